@@ -40,7 +40,7 @@ pub enum IssueError {
     #[error("the issuer is not valid at the time of issuing: issue a new one with `mesh trust issue`")]
     IssuerNotValidNow,
     /// A signer's certificate or key is not usable.
-    #[error("the signer's certificate is not usable: {0}")]
+    #[error("the signer's certificate is not usable: {}", .0.reason())]
     Signer(Refused),
     /// A key is not usable, or is another certificate's.
     #[error("the signer's key is not usable")]

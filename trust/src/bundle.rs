@@ -57,7 +57,7 @@ pub enum BundleError {
         trust_domain: TrustDomain,
     },
     /// An authority's certificate is not usable.
-    #[error("an authority in the bundle of {trust_domain} is not usable: {refused}")]
+    #[error("an authority in the bundle of {trust_domain} is not usable: {}", .refused.reason())]
     Authority {
         /// Whose bundle it was to be.
         trust_domain: TrustDomain,
@@ -198,10 +198,10 @@ impl Authority {
 
     fn key(&self) -> Key {
         let mut key = Key { usage: Some(X509_SVID.to_owned()), x5c: vec![STANDARD.encode(&self.der)], ..Key::default() };
-        if let Some((kty, members, curve)) = Certificate::parse(&self.der).ok().and_then(|certificate| certificate.public_key()) {
-            kty.clone_into(&mut key.kty);
-            key.crv = curve.map(str::to_owned);
-            for (member, value) in members {
+        if let Some(words) = Certificate::parse(&self.der).ok().and_then(|certificate| certificate.public_key()) {
+            words.kind.clone_into(&mut key.kty);
+            key.crv = words.curve.map(str::to_owned);
+            for (member, value) in words.members {
                 let value = Some(URL_SAFE_NO_PAD.encode(value));
                 match member {
                     "x" => key.x = value,
@@ -304,3 +304,66 @@ const REFRESH_HINT: u64 = 300;
 const DOCUMENT_MAX: usize = 1 << 20;
 /// Authorities that one trust domain may have at once: rotation needs two or three.
 const AUTHORITIES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Root;
+
+    fn west() -> TrustDomain {
+        "west.mesh".parse().unwrap()
+    }
+
+    fn root() -> Root {
+        Root::generate("root", SystemTime::UNIX_EPOCH, Duration::from_secs(3600)).unwrap()
+    }
+
+    fn bundle(sequence: u64, roots: &[&Root]) -> Bundle {
+        Bundle::new(west(), sequence, roots.iter().map(|root| root.certificate().clone()).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_bundle_reads_back_what_it_prints() {
+        let bundle = bundle(7, &[&root(), &root()]);
+        let json = bundle.to_spiffe_json();
+        assert_eq!(Bundle::from_spiffe_json(west(), json.as_bytes()).unwrap(), bundle);
+        let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&document["keys"][0]["kty"], &document["keys"][0]["crv"]), (&"EC".into(), &"P-256".into()));
+        assert_eq!(document["keys"][0]["kid"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn keys_of_other_uses_and_kinds_are_passed_over() {
+        let mut document: serde_json::Value = serde_json::from_str(&bundle(1, &[&root()]).to_spiffe_json()).unwrap();
+        let keys = document["keys"].as_array_mut().unwrap();
+        keys.push(serde_json::json!({"kty": "EC", "use": "jwt-svid", "kid": "a"}));
+        keys.push(serde_json::json!({"kty": "quantum", "use": "x509-svid", "x5c": ["AAAA"]}));
+        keys.push(serde_json::json!({"kty": "EC", "use": "x509-svid"}));
+        keys.push(serde_json::json!({"kty": "EC"}));
+        let read = Bundle::from_spiffe_json(west(), document.to_string().as_bytes()).unwrap();
+        assert_eq!(read.authorities().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_list_is_a_bundle_and_a_missing_one_is_none() {
+        assert_eq!(Bundle::from_spiffe_json(west(), br#"{"keys":[]}"#).unwrap().authorities().len(), 0);
+        assert!(matches!(Bundle::from_spiffe_json(west(), b"{}"), Err(BundleError::NotADocument { .. })));
+    }
+
+    #[test]
+    fn an_authority_that_is_no_signer_is_refused_by_name() {
+        let json = br#"{"keys":[{"kty":"EC","use":"x509-svid","x5c":["AAAA"]}]}"#;
+        let error = Bundle::from_spiffe_json(west(), json).unwrap_err();
+        assert_eq!(error.to_string(), "an authority in the bundle of west.mesh is not usable: malformed-certificate");
+    }
+
+    #[test]
+    fn a_sequence_never_goes_back() {
+        let (old, new) = (root(), root());
+        let bundles = Bundles::of(bundle(2, &[&new])).with(bundle(1, &[&old]));
+        assert_eq!(bundles.get(&west()).unwrap().sequence(), 2);
+        assert!(bundles.without(&west()).get(&west()).is_none());
+    }
+}

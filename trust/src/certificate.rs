@@ -21,7 +21,7 @@ impl<'a> Certificate<'a> {
             return Err(Refused::Malformed);
         }
         match X509Certificate::from_der(der) {
-            Ok((rest, certificate)) if rest.is_empty() => Ok(Self(certificate)),
+            Ok(([], certificate)) => Ok(Self(certificate)),
             _ => Err(Refused::Malformed),
         }
     }
@@ -88,8 +88,8 @@ impl<'a> Certificate<'a> {
         (at(validity.not_before.timestamp()), at(validity.not_after.timestamp()))
     }
 
-    /// The public key as a bundle document names it: `(kty, [(member, value)])`.
-    pub(crate) fn public_key(&self) -> Option<(&'static str, Vec<(&'static str, Vec<u8>)>, Option<&'static str>)> {
+    /// The public key as a bundle document spells it; `None` for kinds that it has no words for.
+    pub(crate) fn public_key(&self) -> Option<PublicKeyWords> {
         use x509_parser::public_key::PublicKey;
         let info = self.0.public_key();
         match info.parsed().ok()? {
@@ -100,13 +100,17 @@ impl<'a> Certificate<'a> {
                     _ => return None,
                 };
                 let (x, y) = point.data().get(1..)?.split_at_checked(size)?;
-                Some(("EC", vec![("x", x.to_vec()), ("y", y.to_vec())], Some(curve)))
+                Some(PublicKeyWords { kind: "EC", curve: Some(curve), members: vec![("x", x.to_vec()), ("y", y.to_vec())] })
             }
             PublicKey::RSA(key) => {
                 let unsigned = |bytes: &[u8]| bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
-                Some(("RSA", vec![("n", unsigned(key.modulus)), ("e", unsigned(key.exponent))], None))
+                let members = vec![("n", unsigned(key.modulus)), ("e", unsigned(key.exponent))];
+                Some(PublicKeyWords { kind: "RSA", curve: None, members })
             }
-            _ => Some(("OKP", vec![("x", info.subject_public_key.data.to_vec())], Some("Ed25519"))),
+            _ => {
+                let members = vec![("x", info.subject_public_key.data.to_vec())];
+                Some(PublicKeyWords { kind: "OKP", curve: Some("Ed25519"), members })
+            }
         }
     }
 
@@ -132,6 +136,13 @@ impl<'a> Certificate<'a> {
             names.value.general_names.iter().filter_map(uri).collect()
         }))
     }
+}
+
+/// A public key in the words of a JSON Web Key.
+pub(crate) struct PublicKeyWords {
+    pub(crate) kind: &'static str,
+    pub(crate) curve: Option<&'static str>,
+    pub(crate) members: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// Seconds since 1970 as a time; a certificate from before then is one of 1970.

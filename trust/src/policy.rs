@@ -60,3 +60,47 @@ pub fn decide(
         Target::Export { service, port } => exported(peer.id().trust_domain(), service, *port).ok_or(Denied::NotExported),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{Bundle, Bundles, Csr, KeyPair, Purpose, Root, UnixTime, Verifier};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn peer_of(domain: &str) -> VerifiedPeer {
+        let trust_domain: TrustDomain = domain.parse().unwrap();
+        let root = Root::generate("root", SystemTime::UNIX_EPOCH, HOUR).unwrap();
+        let issuer = root.issuer_for(&trust_domain, SystemTime::UNIX_EPOCH, HOUR).unwrap();
+        let csr = Csr::parse(&KeyPair::generate().unwrap().csr_der().unwrap()).unwrap();
+        let id = format!("spiffe://{domain}/ns/shop/sa/web").parse().unwrap();
+        let chain = issuer.issue(&csr, &id, SystemTime::UNIX_EPOCH, HOUR).unwrap().chain;
+        let bundle = Bundle::new(trust_domain, 1, vec![root.certificate().clone()]).unwrap();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(60));
+        Verifier::fixed(Bundles::of(bundle)).verify(&chain, now, Purpose::Client).unwrap()
+    }
+
+    fn check(peer: &str, target: &Target, expected: Result<u16, Denied>) {
+        let exported = |peer: &TrustDomain, service: &ServiceId, port: ServicePort| {
+            let granted = peer.as_str() == "west.mesh" && service.name().as_str() == "catalog" && port.get() == 80;
+            granted.then(|| 8080_u16.try_into().unwrap())
+        };
+        let verdict = decide(&"east.mesh".parse().unwrap(), &peer_of(peer), target, exported);
+        assert_eq!(verdict.map(AppPort::get), expected, "{peer} {target:?}");
+    }
+
+    #[test]
+    fn the_own_domain_names_ports_and_others_name_exports() {
+        let port = Target::Port(9999_u16.try_into().unwrap());
+        let export =
+            |name: &str, port: u16| Target::Export { service: ServiceId::parse("shop", name).unwrap(), port: port.try_into().unwrap() };
+        check("east.mesh", &port, Ok(9999));
+        check("west.mesh", &port, Err(Denied::PortFromOutside));
+        check("west.mesh", &export("catalog", 80), Ok(8080));
+        check("west.mesh", &export("catalog", 81), Err(Denied::NotExported));
+        check("west.mesh", &export("ledger", 80), Err(Denied::NotExported));
+        check("north.mesh", &export("catalog", 80), Err(Denied::NotExported));
+    }
+}

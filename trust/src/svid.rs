@@ -30,7 +30,7 @@ pub enum SvidError {
     #[error("the chain is empty")]
     Empty,
     /// The leaf is no workload's certificate.
-    #[error("the certificate is no SVID: {0}")]
+    #[error("the certificate is no SVID: {}", .0.reason())]
     Leaf(Refused),
     /// The key belongs to another certificate.
     #[error("the private key does not belong to the certificate of {0}")]

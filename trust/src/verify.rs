@@ -186,3 +186,6 @@ fn reason_of(error: &webpki::Error) -> Refused {
 
 /// A leaf, and one more issuer than anything of ours has.
 const CHAIN_MAX: usize = 5;
+
+#[cfg(test)]
+mod tests;
