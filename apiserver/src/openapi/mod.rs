@@ -1,0 +1,4 @@
+//! OpenAPI.
+mod marks;
+pub(crate) mod shape;
+pub(crate) mod types;
