@@ -5,4 +5,5 @@
 
 pub mod crd;
 pub mod proto;
+pub mod translate;
 pub mod well_known;
