@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Clusters on a laptop: the workload, the node that runs pods as processes, and the supervisor that starts clusters and links them.
+
+pub mod shop;
