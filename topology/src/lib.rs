@@ -1,16 +1,33 @@
 //! What is where in the mesh, and where a request goes. Pure: no socket, task, clock or random source.
 //!
 //! A [`Snapshot`] is immutable; its one writer makes the next from a [`Change`]. Everything that decides reads one snapshot: what a host
-//! or an address means (`resolve`), where a request goes (`route`), what a gateway may hand to a peer (`deliver`) and what an
-//! inbound proxy may (`inbound`). What a worker measures itself is in `loads`; whether a link lives is decided in `health`.
+//! or an address means ([`resolve`]), where a request goes ([`route`]), and what a gateway or an inbound proxy may hand to a peer
+//! ([`deliver`]). What a worker measures itself is in [`loads`]; whether a link lives is decided in [`health`]; [`merge`] makes one
+//! service of the cluster set out of many exports.
 
 pub mod change;
+pub mod deliver;
+pub mod health;
+pub mod loads;
+mod locality;
+pub mod merge;
 pub mod model;
+mod pick;
+pub mod resolve;
+pub mod route;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 
 pub use change::Change;
+pub use deliver::{Delivery, ExportName, RefusedDelivery};
+pub use health::{Evidence, GatewayProbe, LinkProbe, ProbeState, ProbeStep};
+pub use loads::{EndpointKey, Loads, Outcome, Stage};
 pub use model::{
     AddressOwner, Egress, Endpoint, Export, Gateway, Grant, Import, ImportKind, Link, LinkHealth, Mesh, Own, Peer, PeersAllowed, Port,
     Remote, RemoteEndpoint, Service,
 };
+pub use pick::Draw;
+pub use resolve::{Refused, Resolved};
+pub use route::{LocalRoute, NoRoute, RemoteRoute, RequestKey, Route, Target};
 pub use snapshot::Snapshot;
