@@ -121,7 +121,6 @@ pub(super) const ATOMIC_DEFINITIONS: &[&str] = &[
     "core.v1.ScopeSelector",
     "core.v1.SecretKeySelector",
     "core.v1.SecretReference",
-    "core.v1.TopologySelectorTerm",
     "core.v1.TypedLocalObjectReference",
     "discovery.v1.EndpointPort",
     "networking.v1.ServiceBackendPort",
