@@ -10,8 +10,8 @@ use crate::loads::{EndpointKey, Loads};
 use crate::locality::Caution;
 use crate::model::{Endpoint, Export, Mesh};
 use crate::pick::{Draw, pick};
-use crate::route::RequestKey;
 use crate::snapshot::Snapshot;
+use crate::target::{RequestKey, Target};
 
 /// An exported port, as callers of other clusters name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +96,7 @@ impl Snapshot {
         let endpoint = match handle {
             Some(handle) => service.endpoints.iter().find(|endpoint| endpoint.handle == *handle && served(endpoint)),
             None => {
-                let key = RequestKey::new(crate::route::Target::Own(export.service.clone()), export.port);
+                let key = RequestKey::new(Target::Own(export.service.clone()), export.port);
                 Caution::ALL.into_iter().find_map(|caution| {
                     let name = |endpoint: &Endpoint| EndpointKey::Local(endpoint.name.clone());
                     let weight = |endpoint: &Arc<Endpoint>| {

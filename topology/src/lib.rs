@@ -15,7 +15,10 @@ pub mod model;
 mod pick;
 pub mod resolve;
 pub mod route;
+#[cfg(test)]
+mod route_tests;
 pub mod snapshot;
+pub mod target;
 #[cfg(test)]
 mod testing;
 
@@ -29,5 +32,6 @@ pub use model::{
 };
 pub use pick::Draw;
 pub use resolve::{Refused, Resolved};
-pub use route::{LocalRoute, NoRoute, RemoteRoute, RequestKey, Route, Target};
+pub use route::{LocalRoute, RemoteRoute, Route};
 pub use snapshot::Snapshot;
+pub use target::{NoRoute, RequestKey, Target};

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use crate::loads::{EndpointKey, Loads};
 use crate::model::{Gateway, Import, Link, LinkHealth, Remote};
-use crate::route::{HEADROOM, RequestKey, ratio};
+use crate::route::{HEADROOM, ratio};
 use crate::snapshot::Snapshot;
+use crate::target::RequestKey;
 
 /// How careful a pass over the candidates is. A pass is made only when the one before found nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use mesh_names::{ClusterId, Host, Label, MeshName, Protocol, ServiceId, ServicePort};
 
 use crate::model::{AddressOwner, Endpoint};
-use crate::route::{NoRoute, RequestKey, Target};
+
 use crate::snapshot::Snapshot;
+use crate::target::{NoRoute, RequestKey, Target};
 
 /// What a host or an address means.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,53 +13,9 @@ use mesh_names::{AppPort, ClusterId, ClusterName, EndpointName, Handle, Protocol
 use crate::loads::{EndpointKey, Loads};
 use crate::locality::{Caution, Tier, link_tiers};
 use crate::model::{Endpoint, Gateway, Link, Mesh, Remote, RemoteEndpoint, Service};
-use crate::pick::{Draw, pick};
+use crate::pick::{Draw, Subset, pick};
 use crate::snapshot::Snapshot;
-
-/// What a request asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RequestKey {
-    /// Whom it is for.
-    pub target: Target,
-    /// The port, as the caller named it.
-    pub port: ServicePort,
-    /// What was tried for it already and failed.
-    pub avoid: Vec<EndpointKey>,
-}
-
-/// Whom a request is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Every cluster that serves it.
-    ClusterSet(ServiceId),
-    /// One linked cluster.
-    In {
-        /// The link.
-        cluster: ClusterName,
-        /// The service there.
-        service: ServiceId,
-    },
-    /// The own cluster.
-    Own(ServiceId),
-    /// One endpoint of the own cluster.
-    OwnEndpoint {
-        /// A service that it serves.
-        service: ServiceId,
-        /// Its name.
-        endpoint: EndpointName,
-        /// Its own port, when it was called by its own address; otherwise the request's port is the service's.
-        port: Option<AppPort>,
-    },
-    /// One endpoint of a linked cluster.
-    RemoteEndpoint {
-        /// The link.
-        cluster: ClusterName,
-        /// The service there.
-        service: ServiceId,
-        /// The endpoint.
-        handle: Handle,
-    },
-}
+use crate::target::{NoRoute, RequestKey, Target};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,88 +54,6 @@ pub struct RemoteRoute {
     pub endpoint: Option<Arc<RemoteEndpoint>>,
     /// Which of the link's gateways is to be used.
     pub gateway: usize,
-}
-
-/// Why a request goes nowhere.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoute {
-    /// Nothing has this name.
-    #[error("no service {service} is known in {place}")]
-    UnknownService {
-        /// The name.
-        service: ServiceId,
-        /// Where it was looked for.
-        place: String,
-    },
-    /// No link has this name.
-    #[error("no link to a cluster {cluster} exists here")]
-    UnknownCluster {
-        /// The cluster's name or id.
-        cluster: String,
-    },
-    /// The service has no such port.
-    #[error("service {service} has no port {port}")]
-    UnknownPort {
-        /// The service.
-        service: ServiceId,
-        /// The port.
-        port: ServicePort,
-    },
-    /// The service has no such endpoint.
-    #[error("service {service} has no endpoint {endpoint}")]
-    UnknownEndpoint {
-        /// The service.
-        service: ServiceId,
-        /// The endpoint's hostname or name.
-        endpoint: String,
-    },
-    /// Nobody serves it at the moment.
-    #[error("service {service} has no endpoint that is ready, in no cluster that can be reached from here")]
-    NothingReady {
-        /// The service.
-        service: ServiceId,
-    },
-}
-
-impl NoRoute {
-    /// One word for a metric's label.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::UnknownService { .. } => "unknown_service",
-            Self::UnknownCluster { .. } => "unknown_cluster",
-            Self::UnknownPort { .. } => "unknown_port",
-            Self::UnknownEndpoint { .. } => "unknown_endpoint",
-            Self::NothingReady { .. } => "nothing_ready",
-        }
-    }
-}
-
-impl Target {
-    /// The service that it belongs to.
-    #[must_use]
-    pub fn service(&self) -> &ServiceId {
-        match self {
-            Self::ClusterSet(service) | Self::Own(service) => service,
-            Self::In { service, .. } | Self::OwnEndpoint { service, .. } | Self::RemoteEndpoint { service, .. } => service,
-        }
-    }
-}
-
-impl RequestKey {
-    /// A first attempt at `target`.
-    #[must_use]
-    pub fn new(target: Target, port: ServicePort) -> Self {
-        Self { target, port, avoid: Vec::new() }
-    }
-
-    /// Passes over what `route` tried, in the next attempt. `stage` failures at the gateway blame the gateway, others the endpoint.
-    pub fn avoid(&mut self, route: &Route, at_gateway: bool) {
-        self.avoid.push(match route {
-            Route::Remote(remote) if at_gateway => EndpointKey::Gateway(remote.gateway().address),
-            _ => route.endpoint_key(),
-        });
-    }
 }
 
 impl Route {
@@ -317,13 +191,13 @@ impl Attempt<'_> {
             if let Some(service) = own
                 && own_share >= 1.0
             {
-                return self.to_endpoint_of(service, caution).ok_or_else(|| nothing_ready(id));
+                return self.pick_endpoint(service, caution).ok_or_else(|| nothing_ready(id));
             }
             let tiers = link_tiers(self.snapshot, import, self.request, self.loads, (self.draw.at, caution));
             let chosen = self.choose_tier(own_share, &tiers);
             let route = match (chosen, own) {
-                (Chosen::Own, Some(service)) => self.to_endpoint_of(service, caution),
-                (Chosen::Links(at), _) => self.through_one_of(&tiers[at], caution),
+                (Chosen::Own, Some(service)) => self.pick_endpoint(service, caution),
+                (Chosen::Links(at), _) => self.pick_link(&tiers[at], caution),
                 (Chosen::Own | Chosen::None, _) => None,
             };
             if let Some(route) = route {
@@ -338,14 +212,14 @@ impl Attempt<'_> {
         if service.port(self.request.port).is_none() {
             return Err(self.unknown_port(id));
         }
-        Caution::ALL.into_iter().find_map(|caution| self.to_endpoint_of(service, caution)).ok_or_else(|| nothing_ready(id))
+        Caution::ALL.into_iter().find_map(|caution| self.pick_endpoint(service, caution)).ok_or_else(|| nothing_ready(id))
     }
 
     fn linked(&mut self, cluster: &ClusterName, id: &ServiceId) -> Result<Route, NoRoute> {
         let (link, remote) = self.link_and_remote(cluster, id)?;
         for caution in Caution::ALL {
             let tier = Tier::of_one(&link, &remote, self.request, self.loads, (self.draw.at, caution));
-            if let Some(route) = tier.and_then(|tier| self.through_one_of(&tier, caution)) {
+            if let Some(route) = tier.and_then(|tier| self.pick_link(&tier, caution)) {
                 return Ok(route);
             }
         }
@@ -425,7 +299,7 @@ impl Attempt<'_> {
         first
     }
 
-    fn to_endpoint_of(&mut self, service: &Service, caution: Caution) -> Option<Route> {
+    fn pick_endpoint(&mut self, service: &Service, caution: Caution) -> Option<Route> {
         let port = service.port(self.request.port)?;
         let (loads, now) = (self.loads, self.draw.at);
         let candidates = |endpoint: &Arc<Endpoint>| {
@@ -434,7 +308,7 @@ impl Attempt<'_> {
         };
         let cost = |endpoint: &Arc<Endpoint>| loads.cost(&EndpointKey::Local(endpoint.name.clone()), now);
         let mut draw = self.draw;
-        let subset = crate::pick::Subset::of(&service.endpoints, loads, |endpoint| EndpointKey::Local(endpoint.name.clone()));
+        let subset = Subset::of(&service.endpoints, loads, |endpoint| EndpointKey::Local(endpoint.name.clone()));
         let endpoint = pick(&service.endpoints, |endpoint| if subset.has(endpoint) { candidates(endpoint) } else { 0 }, cost, &mut draw)
             .or_else(|| pick(&service.endpoints, candidates, cost, &mut draw))?;
         self.draw = draw;
@@ -447,7 +321,7 @@ impl Attempt<'_> {
         }))
     }
 
-    fn through_one_of(&mut self, tier: &Tier<'_>, caution: Caution) -> Option<Route> {
+    fn pick_link(&mut self, tier: &Tier<'_>, caution: Caution) -> Option<Route> {
         let (loads, now) = (self.loads, self.draw.at);
         let mut draw = self.draw;
         let request = self.request;
@@ -486,7 +360,7 @@ impl Attempt<'_> {
             if usable { endpoint.weight } else { 0 }
         };
         let cost = |endpoint: &Arc<RemoteEndpoint>| loads.cost(&key(endpoint), now);
-        let subset = crate::pick::Subset::of(&remote.endpoints, loads, key);
+        let subset = Subset::of(&remote.endpoints, loads, key);
         let endpoint = pick(&remote.endpoints, |endpoint| if subset.has(endpoint) { weight(endpoint) } else { 0 }, cost, &mut draw)
             .or_else(|| pick(&remote.endpoints, weight, cost, &mut draw));
         self.draw = draw;

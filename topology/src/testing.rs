@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use mesh_names::{Protocol, ServiceId, ServicePort, TunnelPort};
 
-use crate::route::Target;
+use crate::target::Target;
 use crate::{
     Change, Endpoint, Export, Gateway, Grant, Import, ImportKind, Link, LinkHealth, Mesh, Own, Peer, PeersAllowed, Port, Remote,
     RemoteEndpoint, Service, Snapshot,
