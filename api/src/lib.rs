@@ -3,6 +3,8 @@
 //! Invariant: generated and Kubernetes types are read here and in the few files that talk to an API; everything behind
 //! [`translate`] carries parsed names and bounded sizes only. The clients own no transport: each is handed its [`connect::Connector`].
 
+pub mod client;
+pub mod connect;
 pub mod crd;
 pub mod proto;
 pub mod translate;
