@@ -1,2 +1,39 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: what a person and CI run on this repository. `ci` is all of it, in order; `tidy` checks what no compiler does;
+//! `tools` brings the programs that tests use.
+
+#![allow(clippy::print_stdout, reason = "a command's output is its product")]
+
+mod ci;
+mod shell;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The repository's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Command {
+    /// Runs every check in order, and stops at the first that fails.
+    Ci(ci::Options),
+    /// Checks layout, dependencies, places, heads, sizes, documents and the lock file.
+    Tidy,
+    /// Fetches what tests use into a cache outside the clone.
+    Tools(tools::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Ci(options) => ci::run(&options),
+        Command::Tidy => tidy::run(),
+        Command::Tools(options) => tools::run(&options),
+    };
+    // Not `main() -> Result`: with RUST_BACKTRACE set, a failed check would end in a page of frames.
+    if let Err(error) = done {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
