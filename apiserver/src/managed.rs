@@ -1,0 +1,26 @@
+//! Field ownership around a write.
+
+use serde_json::{Value, json};
+
+use crate::{object, write::Place};
+
+/// Records who wrote which fields.
+pub fn track(before: Option<&Value>, mut after: Value, place: &Place<'_>) -> Value {
+    let _ = place;
+    match before.and_then(|before| object::at(before, "metadata.managedFields")) {
+        Some(fields) => object::metadata(&mut after).insert("managedFields".to_owned(), fields.clone()),
+        None => object::metadata(&mut after).remove("managedFields"),
+    };
+    after
+}
+
+/// The object without the times at which fields were written: two that are equal so need no write.
+pub fn without_times(object: &Value) -> Value {
+    let mut plain = object.clone();
+    let entries = object::metadata(&mut plain).get_mut("managedFields").and_then(Value::as_array_mut);
+    for entry in entries.into_iter().flatten() {
+        object::map(entry).insert("time".to_owned(), json!(""));
+    }
+    object::metadata(&mut plain).remove("resourceVersion");
+    plain
+}
