@@ -65,6 +65,7 @@ impl Step {
             Self::Alone => "alone: every crate checked by itself",
             Self::Test => "test: every test of the workspace",
             Self::Deny => "deny: bans, licences, sources",
+            // With metadata, since a crate's name need not be its package's (rustls-webpki is `webpki`).
             Self::Machete => "machete: unused dependencies",
             Self::Tidy => "tidy: our own rules",
         }
@@ -92,7 +93,8 @@ impl Step {
             }
             // Advisories are left out: their database is fetched from where CI cannot reach (deny.toml says more).
             Self::Deny => vec![environment.tool("MESH_TOOLS_CARGO_DENY", "cargo-deny", "--locked check bans licenses sources")],
-            Self::Machete => vec![environment.tool("MESH_TOOLS_CARGO_MACHETE", "cargo-machete", "")],
+            // With metadata, since a crate's name need not be its package's (rustls-webpki is `webpki`).
+            Self::Machete => vec![environment.tool("MESH_TOOLS_CARGO_MACHETE", "cargo-machete", "--with-metadata")],
             Self::Tidy => vec![Act::Tidy],
         }
     }

@@ -19,8 +19,12 @@ const ALLOWED: &[(&str, &str)] = &[("runtime/src/tasks.rs", "this is where tasks
 /// Calls that make a test wait for time instead of for what it asserts.
 const SLEEPS: &[&str] = &["sleep (", "sleep_until ("];
 
-/// Helpers that poll a condition until a deadline: the one place for a pause.
-const POLLS: &[&str] = &["eventually", "until"];
+/// The helpers that may pause, each with what it is for.
+const PAUSES: &[(&str, &str)] = &[
+    ("eventually", "polls a condition until a deadline"),
+    ("until", "polls a condition until a deadline"),
+    ("time_passes", "for a test about time itself: that nothing happens meanwhile, or that load is borne that long"),
+];
 
 /// Checks every Rust file.
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
@@ -30,7 +34,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
         let in_test = |at: usize| is_test_file(path) || tokens[at].place.test;
         if !ALLOWED.iter().any(|(allowed, _)| *allowed == path) {
             for (pattern, mend) in LOOSE {
-                let found = find(tokens, pattern).filter(|at| !in_test(*at));
+                let found = find(tokens, pattern).filter(|at| !in_test(*at) && !is_owned(tokens, *at));
                 findings.extend(found.map(|at| Finding::new(path, tokens[at].line, format!("`{}`", pattern.replace(' ', "")), *mend)));
             }
         }
@@ -38,17 +42,26 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
             continue;
         }
         let sleeps = SLEEPS.iter().flat_map(|pattern| find(tokens, pattern)).filter(|at| in_test(*at) && waits(tokens, *at));
-        let mend = "poll the condition with a deadline, in a helper named `eventually` or `until`, or pause the clock";
+        let mend = "poll the condition with a deadline, in `eventually` or `until`; pause the clock; or call `time_passes` where time is what is tested";
         findings.extend(sleeps.map(|at| Finding::new(path, tokens[at].line, "a test sleeps", mend)));
     }
     findings
+}
+
+/// Whether the task that is spawned at `at` is given to `AbortOnDropHandle::new(…)` there and then: whoever holds that is its owner.
+fn is_owned(tokens: &[Token], at: usize) -> bool {
+    let first =
+        (0..at).rev().find(|before| !matches!(tokens[*before].text.as_str(), "::" | "tokio" | "task")).map_or(0, |before| before + 1);
+    tokens[..first].iter().rev().map(|token| token.text.as_str()).take(4).eq(["(", "new", "::", "AbortOnDropHandle"])
 }
 
 /// Whether the word at `at` is a call that takes real time: no method, no definition, not under a paused clock, not in a poll.
 fn waits(tokens: &[Token], at: usize) -> bool {
     let before = at.checked_sub(1).map_or("", |before| tokens[before].text.as_str());
     let place = &tokens[at].place;
-    !matches!(before, "." | "fn") && !place.virtual_time && !place.functions.iter().any(|function| POLLS.contains(&function.as_str()))
+    !matches!(before, "." | "fn")
+        && !place.virtual_time
+        && !place.functions.iter().any(|function| PAUSES.iter().any(|(pause, _)| pause == function))
 }
 
 #[cfg(test)]
@@ -81,6 +94,7 @@ mod tests {
             "fn f() { connections.spawn_local(g()); mpsc::channel(8); }\n#[cfg(test)]\nmod tests { fn f() { tokio::spawn(g()); } }",
             &expect![""],
         );
+        check("proxy/src/accept.rs", "fn f() { AbortOnDropHandle::new(tokio::task::spawn_local(g())); }", &expect![""]);
         check("runtime/src/tasks.rs", "fn f() { tokio::spawn(g()); }", &expect![""]);
     }
 
@@ -90,14 +104,15 @@ mod tests {
             "tests/specs/a.rs",
             "#[test]\nfn f() {\n std::thread::sleep(d);\n tokio::time::sleep(d).await;\n}",
             &expect![[r#"
-                tests/specs/a.rs:3: a test sleeps: poll the condition with a deadline, in a helper named `eventually` or `until`, or pause the clock
-                tests/specs/a.rs:4: a test sleeps: poll the condition with a deadline, in a helper named `eventually` or `until`, or pause the clock
+                tests/specs/a.rs:3: a test sleeps: poll the condition with a deadline, in `eventually` or `until`; pause the clock; or call `time_passes` where time is what is tested
+                tests/specs/a.rs:4: a test sleeps: poll the condition with a deadline, in `eventually` or `until`; pause the clock; or call `time_passes` where time is what is tested
             "#]],
         );
     }
 
     #[test]
     fn a_poll_a_paused_clock_and_live_code_may_pause() {
+        check("tests/src/load.rs", "async fn time_passes(d: Duration) { sleep(d).await; }", &expect![""]);
         check("tests/src/world.rs", "async fn eventually() { loop { tokio::time::sleep(d).await; } }", &expect![""]);
         check(
             "a/src/lib.rs",

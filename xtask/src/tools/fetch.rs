@@ -54,8 +54,8 @@ pub(crate) fn fetch(tool: Tool, host: &Host, stage: &Path, cache: &Cache) -> Res
             }
             Ok(())
         }
-        Tool::CargoDeny => cargo_install("cargo-deny", CARGO_DENY, stage),
-        Tool::CargoMachete => cargo_install("cargo-machete", CARGO_MACHETE, stage),
+        Tool::CargoDeny => cargo_install("cargo-deny", CARGO_DENY, &["--debug"], stage),
+        Tool::CargoMachete => cargo_install("cargo-machete", CARGO_MACHETE, &[], stage),
     }
 }
 
@@ -96,8 +96,9 @@ fn modules(printed: &str) -> Vec<String> {
     words.filter(|words| matches!(words.first(), Some(&("mod" | "dep")))).map(|words| words[1..].join(" ")).collect()
 }
 
-/// Built without optimisation, which halves the wait and costs a second at each use. Its target folder goes with the stage.
-fn cargo_install(name: &str, version: &str, stage: &Path) -> Result<()> {
+/// Its target folder goes with the stage. (`--debug` for cargo-deny halves the wait and costs a second at each use; cargo-machete without
+/// optimisation takes 25 s each time.)
+fn cargo_install(name: &str, version: &str, profile: &[&str], stage: &Path) -> Result<()> {
     let target = stage.join("target");
     let mut cargo = shell::cargo();
     // Our own toolchain settings and target folder are none of its business.
@@ -105,10 +106,11 @@ fn cargo_install(name: &str, version: &str, stage: &Path) -> Result<()> {
         cargo.env_remove(variable);
     }
     cargo
-        .args(["install", "--quiet", "--locked", "--debug", "--version", version, "--root"])
+        .args(["install", "--quiet", "--locked", "--version", version, "--root"])
         .arg(stage)
         .arg("--target-dir")
         .arg(&target)
+        .args(profile)
         .arg(name);
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "false").env("CARGO_INCREMENTAL", "0").current_dir(std::env::temp_dir());
     shell::read(&mut cargo)?;
