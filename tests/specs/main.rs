@@ -14,6 +14,7 @@ mod failover;
 mod refusals;
 mod secrecy;
 mod survival;
+mod tunnels;
 mod unlinking;
 
 use mesh_tests::World;
