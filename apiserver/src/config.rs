@@ -65,7 +65,7 @@ impl From<Flags> for Config {
 }
 
 /// Writes a file that only its owner can read, replacing it whole.
-pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt};
     let fresh = path.with_extension("new");
     match std::fs::remove_file(&fresh) {

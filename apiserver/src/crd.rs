@@ -1,17 +1,20 @@
 //! CustomResourceDefinitions: the kinds that they add, and their own defaults and conditions. Pure.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::{
     kinds::{Kind, Stored},
     object,
+    schema::Schema,
 };
 
 /// What a definition says about one version of its kind.
 #[derive(Debug, Clone)]
-pub struct Custom {
-    /// The version's OpenAPI schema; null when it has none.
-    pub schema: Value,
+pub(crate) struct Custom {
+    /// The version's schema; none when it has none that can be read.
+    pub schema: Option<Arc<Schema>>,
     /// The paths of the scale subresource.
     pub scale: Option<Value>,
     /// Printer columns.
@@ -19,7 +22,7 @@ pub struct Custom {
 }
 
 /// The kinds that a definition adds, the storage version first, which is the preferred one.
-pub fn kinds(definition: &Value) -> Vec<Kind> {
+pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
     let versions = object::at(definition, "spec.versions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let mut served = versions.iter().filter(|version| version.get("served") != Some(&json!(false))).collect::<Vec<_>>();
     served.sort_by_key(|version| version.get("storage") != Some(&json!(true)));
@@ -52,7 +55,7 @@ fn kind(definition: &Value, version: &Value) -> Kind {
         subresources,
         stored: Stored::Kept,
         custom: Some(Custom {
-            schema: object::at(version, "schema.openAPIV3Schema").cloned().unwrap_or(Value::Null),
+            schema: object::at(version, "schema.openAPIV3Schema").and_then(|schema| Schema::parse(schema).ok()).map(Arc::new),
             scale,
             columns: version.get("additionalPrinterColumns").and_then(Value::as_array).cloned(),
         }),
@@ -60,7 +63,7 @@ fn kind(definition: &Value, version: &Value) -> Kind {
 }
 
 /// Fills in the names that a definition may leave out, and its cleanup finalizer, as the real server does.
-pub fn default(definition: &mut Value) {
+pub(crate) fn default(definition: &mut Value) {
     let kind = object::text(definition, "spec.names.kind").to_owned();
     let spec = object::member(definition, "spec");
     object::default(spec, "conversion", json!({"strategy": "None"}));
@@ -77,7 +80,7 @@ pub fn default(definition: &mut Value) {
 }
 
 /// Sets the status that the establishing controller would set: names accepted, served at once.
-pub fn establish(definition: &mut Value) {
+pub(crate) fn establish(definition: &mut Value) {
     let names = object::at(definition, "spec.names").cloned().unwrap_or_default();
     let versions = object::at(definition, "spec.versions").and_then(Value::as_array).cloned().unwrap_or_default();
     let storage = versions.iter().find(|version| version.get("storage") == Some(&json!(true))).map(|version| version["name"].clone());
@@ -94,7 +97,7 @@ pub fn establish(definition: &mut Value) {
 }
 
 /// What is wrong with a definition: (reason, field, message).
-pub fn validate(definition: &Value) -> Vec<(String, String, String)> {
+pub(crate) fn validate(definition: &Value) -> Vec<(String, String, String)> {
     let mut causes = Vec::new();
     let expected = format!("{}.{}", object::text(definition, "spec.names.plural"), object::text(definition, "spec.group"));
     let mut refuse = |reason: &str, field: &str, message: String| causes.push((reason.to_owned(), field.to_owned(), message));
@@ -115,18 +118,17 @@ pub fn validate(definition: &Value) -> Vec<(String, String, String)> {
         refuse("FieldValueInvalid", "spec.versions", "Invalid value: must have exactly one version marked as storage version".to_owned());
     }
     for (at, version) in versions.iter().enumerate() {
-        if object::at(version, "schema.openAPIV3Schema").is_none() {
-            refuse(
-                "FieldValueRequired",
-                &format!("spec.versions[{at}].schema.openAPIV3Schema"),
-                "Required value: schemas are required".to_owned(),
-            );
+        let field = format!("spec.versions[{at}].schema.openAPIV3Schema");
+        match object::at(version, "schema.openAPIV3Schema").map(Schema::parse) {
+            None => refuse("FieldValueRequired", &field, "Required value: schemas are required".to_owned()),
+            Some(Err(why)) => refuse("FieldValueInvalid", &field, format!("Invalid value: {why}")),
+            Some(Ok(_)) => {}
         }
     }
     causes
 }
 
 /// What the store files definitions under.
-pub const RESOURCE: &str = "customresourcedefinitions.apiextensions.k8s.io";
+pub(crate) const RESOURCE: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// Holds a definition until its objects are gone.
-pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{crd, kinds::Kind, object};
 
 /// Fills in what the object leaves out.
-pub fn apply(kind: &Kind, before: Option<&Value>, new: &mut Value) {
+pub(crate) fn apply(kind: &Kind, before: Option<&Value>, new: &mut Value) {
     if kind.custom.is_some() {
         return;
     }

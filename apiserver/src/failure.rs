@@ -18,52 +18,52 @@ pub struct Failure {
 
 impl Failure {
     /// A failure without details.
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: Value::Null }
     }
 
     /// 400.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
 
     /// 401.
-    pub fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
 
     /// 404 for an object.
-    pub fn not_found(resource: &str, name: &str) -> Self {
+    pub(crate) fn not_found(resource: &str, name: &str) -> Self {
         Self::of(404, "NotFound", format!("{resource} {name:?} not found"), resource, name)
     }
 
     /// 404 for a path that nothing serves.
-    pub fn no_such_path() -> Self {
+    pub(crate) fn no_such_path() -> Self {
         Self { details: json!({}), ..Self::new(404, "NotFound", "the server could not find the requested resource") }
     }
 
     /// 409 for a name that is taken.
-    pub fn already_exists(resource: &str, name: &str) -> Self {
+    pub(crate) fn already_exists(resource: &str, name: &str) -> Self {
         Self::of(409, "AlreadyExists", format!("{resource} {name:?} already exists"), resource, name)
     }
 
     /// 409 for a version that has moved on, or a precondition that fails.
-    pub fn conflict(resource: &str, name: &str, why: &str) -> Self {
+    pub(crate) fn conflict(resource: &str, name: &str, why: &str) -> Self {
         Self::of(409, "Conflict", format!("Operation cannot be fulfilled on {resource} {name:?}: {why}"), resource, name)
     }
 
     /// 403.
-    pub fn forbidden(resource: &str, name: &str, why: &str) -> Self {
+    pub(crate) fn forbidden(resource: &str, name: &str, why: &str) -> Self {
         Self::of(403, "Forbidden", format!("{resource} {name:?} is forbidden: {why}"), resource, name)
     }
 
     /// 410 for a version that history no longer holds.
-    pub fn expired(message: impl Into<String>) -> Self {
+    pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
 
     /// 422 with its causes; each is (reason, field, message).
-    pub fn invalid(group: &str, kind: &str, name: &str, causes: &[(String, String, String)]) -> Self {
+    pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[(String, String, String)]) -> Self {
         let told = causes.iter().map(|(_, field, message)| format!("{field}: {message}")).collect::<Vec<_>>();
         let told = if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
@@ -76,7 +76,7 @@ impl Failure {
     }
 
     /// 500.
-    pub fn internal(message: impl std::fmt::Display) -> Self {
+    pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
@@ -90,7 +90,7 @@ impl Failure {
     }
 
     /// The body of the answer.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code,

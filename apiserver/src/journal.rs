@@ -18,7 +18,7 @@ use crate::store::Key;
 
 /// One committed write.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The version that the write was given.
     pub version: u64,
     /// What was written; none in a snapshot's first record, which only carries the version.
@@ -57,7 +57,7 @@ pub enum JournalError {
 
 /// An open journal; it is the only writer of its directory.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     file: File,
     directory: PathBuf,
     bytes: u64,
@@ -68,7 +68,7 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the directory and returns what was committed, oldest first.
-    pub fn open(directory: &Path) -> Result<(Self, Vec<Record>), JournalError> {
+    pub(crate) fn open(directory: &Path) -> Result<(Self, Vec<Record>), JournalError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| JournalError::File { path, source }
@@ -94,7 +94,7 @@ impl Journal {
     }
 
     /// Appends one write. After a failure that may have left part of a line, the journal takes no more.
-    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+    pub(crate) fn append(&mut self, record: &Record) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other("an earlier write to the journal failed: restart the API server"));
         }
@@ -108,12 +108,12 @@ impl Journal {
     }
 
     /// Whether the journal has grown enough to be replaced by a snapshot.
-    pub fn is_long(&self) -> bool {
+    pub(crate) fn is_long(&self) -> bool {
         self.bytes >= self.compact_at
     }
 
     /// Replaces the journal by a snapshot of everything. A crash between the two steps only leaves records that replay skips.
-    pub fn compact(&mut self, version: u64, records: impl Iterator<Item = Record>) -> io::Result<()> {
+    pub(crate) fn compact(&mut self, version: u64, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let written = self.directory.join("snapshot.new");
         let mut file = BufWriter::new(File::create(&written)?);
         let mut size = 0;

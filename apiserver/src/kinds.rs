@@ -8,7 +8,7 @@ use crate::crd::Custom;
 
 /// One version of one kind, as requests address it.
 #[derive(Debug)]
-pub struct Kind {
+pub(crate) struct Kind {
     /// The API group; empty for the core group.
     pub group: String,
     /// The version, such as `v1`.
@@ -35,7 +35,7 @@ pub struct Kind {
 
 /// Whether a kind's objects are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub(crate) enum Stored {
     /// Kept in the store.
     Kept,
     /// Answered at once and not kept (reviews).
@@ -44,36 +44,36 @@ pub enum Stored {
 
 impl Kind {
     /// `v1`, or `apps/v1`.
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// `pods`, or `deployments.apps`: what errors name, and what the store files objects under (versions share it).
-    pub fn resource(&self) -> String {
+    pub(crate) fn resource(&self) -> String {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// Whether the subresource is served.
-    pub fn has(&self, subresource: &str) -> bool {
+    pub(crate) fn has(&self, subresource: &str) -> bool {
         self.subresources.iter().any(|each| each == subresource)
     }
 
     /// Whether this is the built-in kind of that group and name.
-    pub fn is(&self, group: &str, kind: &str) -> bool {
+    pub(crate) fn is(&self, group: &str, kind: &str) -> bool {
         self.custom.is_none() && self.group == group && self.kind == kind
     }
 }
 
 /// All kinds that are served now.
 #[derive(Debug, Clone)]
-pub struct Registry {
+pub(crate) struct Registry {
     kinds: Vec<Arc<Kind>>,
     by_path: HashMap<(String, String, String), usize>,
 }
 
 impl Registry {
     /// The built-in kinds and the given custom ones; a custom kind never replaces a built-in one.
-    pub fn new(custom: impl IntoIterator<Item = Kind>) -> Self {
+    pub(crate) fn new(custom: impl IntoIterator<Item = Kind>) -> Self {
         let mut registry = Self { kinds: Vec::new(), by_path: HashMap::new() };
         for kind in TABLE.iter().map(Row::kind).chain(custom) {
             let path = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
@@ -86,28 +86,23 @@ impl Registry {
     }
 
     /// The kind at a path.
-    pub fn at(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+    pub(crate) fn at(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
         let at = self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))?;
         self.kinds.get(*at).cloned()
     }
 
     /// A kind of a group by its name, in any version.
-    pub fn named(&self, group: &str, kind: &str) -> Option<&Arc<Kind>> {
+    pub(crate) fn named(&self, group: &str, kind: &str) -> Option<&Arc<Kind>> {
         self.kinds.iter().find(|each| each.group == group && each.kind == kind)
     }
 
-    /// Any version of what the store files under `resource`.
-    pub fn resource(&self, resource: &str) -> Option<&Arc<Kind>> {
-        self.kinds.iter().find(|each| each.resource() == resource)
-    }
-
     /// Every kind, built-in ones first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
         self.kinds.iter()
     }
 
     /// Groups in order of appearance, each with its versions, the preferred one first.
-    pub fn groups(&self) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn groups(&self) -> Vec<(String, Vec<String>)> {
         let mut groups: Vec<(String, Vec<String>)> = Vec::new();
         for kind in &self.kinds {
             match groups.iter_mut().find(|(group, _)| *group == kind.group) {

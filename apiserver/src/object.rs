@@ -3,32 +3,32 @@
 use serde_json::{Map, Value, json};
 
 /// A text at a path such as `metadata.name`; empty when absent.
-pub fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, path: &str) -> &'a str {
     at(object, path).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The value at a dotted path.
-pub fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+pub(crate) fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').filter(|part| !part.is_empty()).try_fold(object, |value, name| value.get(name))
 }
 
 /// The name.
-pub fn name(object: &Value) -> &str {
+pub(crate) fn name(object: &Value) -> &str {
     text(object, "metadata.name")
 }
 
 /// The uid.
-pub fn uid(object: &Value) -> &str {
+pub(crate) fn uid(object: &Value) -> &str {
     text(object, "metadata.uid")
 }
 
 /// Whether deletion has been asked for.
-pub fn is_deleting(object: &Value) -> bool {
+pub(crate) fn is_deleting(object: &Value) -> bool {
     !text(object, "metadata.deletionTimestamp").is_empty()
 }
 
 /// The finalizers.
-pub fn finalizers(object: &Value) -> Vec<String> {
+pub(crate) fn finalizers(object: &Value) -> Vec<String> {
     at(object, "metadata.finalizers")
         .and_then(Value::as_array)
         .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
@@ -36,18 +36,18 @@ pub fn finalizers(object: &Value) -> Vec<String> {
 }
 
 /// The owner references.
-pub fn owners(object: &Value) -> &[Value] {
+pub(crate) fn owners(object: &Value) -> &[Value] {
     at(object, "metadata.ownerReferences").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// A map member, made when absent; what is there and is no map is replaced.
-pub fn member<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value> {
+pub(crate) fn member<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value> {
     let slot = map(object).entry(name.to_owned()).or_insert_with(|| json!({}));
     map(slot)
 }
 
 /// The value as a map; what is no map is replaced by an empty one.
-pub fn map(value: &mut Value) -> &mut Map<String, Value> {
+pub(crate) fn map(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = json!({});
     }
@@ -58,12 +58,12 @@ pub fn map(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// The metadata, made when absent.
-pub fn metadata(object: &mut Value) -> &mut Map<String, Value> {
+pub(crate) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
     member(object, "metadata")
 }
 
 /// Sets a member of a map only where it is absent or null.
-pub fn default(map: &mut Map<String, Value>, name: &str, value: Value) {
+pub(crate) fn default(map: &mut Map<String, Value>, name: &str, value: Value) {
     let slot = map.entry(name.to_owned()).or_insert(Value::Null);
     if slot.is_null() {
         *slot = value;
@@ -71,7 +71,7 @@ pub fn default(map: &mut Map<String, Value>, name: &str, value: Value) {
 }
 
 /// Sets the finalizers; none removes the field.
-pub fn set_finalizers(object: &mut Value, finalizers: &[String]) {
+pub(crate) fn set_finalizers(object: &mut Value, finalizers: &[String]) {
     if finalizers.is_empty() {
         metadata(object).remove("finalizers");
     } else {
@@ -80,6 +80,6 @@ pub fn set_finalizers(object: &mut Value, finalizers: &[String]) {
 }
 
 /// The current time as Kubernetes writes it, in whole seconds.
-pub fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -2,7 +2,7 @@
 
 /// What a path under `/api` or `/apis` names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Target {
+pub(crate) struct Target {
     /// The group; empty for core.
     pub group: String,
     /// The version.
@@ -18,7 +18,7 @@ pub struct Target {
 }
 
 /// Reads a resource path; `None` when it names no resource.
-pub fn target(path: &str) -> Option<Target> {
+pub(crate) fn target(path: &str) -> Option<Target> {
     let parts = path.split('/').filter(|part| !part.is_empty()).map(decode).collect::<Vec<_>>();
     let parts = parts.iter().map(String::as_str).collect::<Vec<_>>();
     let (group, version, rest) = match parts.as_slice() {
@@ -50,11 +50,11 @@ pub fn target(path: &str) -> Option<Target> {
 
 /// The parameters of a query string.
 #[derive(Debug, Default)]
-pub struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Reads a query string; what has no `=` is a parameter without a value.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let pair = |each: &str| {
             let (name, value) = each.split_once('=').unwrap_or((each, ""));
             (decode(&name.replace('+', " ")), decode(&value.replace('+', " ")))
@@ -63,12 +63,12 @@ impl Query {
     }
 
     /// The first value of a parameter; empty when absent.
-    pub fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(each, _)| each == name).map_or("", |(_, value)| value)
     }
 
     /// Whether a parameter says yes, as Go reads it.
-    pub fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         matches!(self.get(name), "1" | "t" | "T" | "true" | "TRUE" | "True")
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Where an object lies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Key {
+pub(crate) struct Key {
     /// `pods`, `deployments.apps`: versions of a kind share it.
     pub resource: Arc<str>,
     /// Empty for a cluster-scoped object.
@@ -37,14 +37,14 @@ pub struct Key {
 
 impl Key {
     /// A key from its parts.
-    pub fn new(resource: &str, namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(resource: &str, namespace: &str, name: &str) -> Self {
         Self { resource: resource.into(), namespace: namespace.into(), name: name.into() }
     }
 }
 
 /// An object as it was at one version.
 #[derive(Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Where it lies.
     pub key: Key,
     /// The version of the write that made it so.
@@ -57,7 +57,7 @@ pub struct Stored {
 
 /// What happened to an object.
 #[derive(Debug, Clone)]
-pub struct Event {
+pub(crate) struct Event {
     /// The version of the write.
     pub version: u64,
     /// The object before, if there was one.
@@ -70,7 +70,7 @@ pub struct Event {
 
 /// The store; share it by `Arc`.
 #[derive(Debug)]
-pub struct Store(Mutex<Inner>);
+pub(crate) struct Store(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -93,7 +93,7 @@ struct Watcher {
 
 /// A started watch: what to send first, then what follows.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     /// Objects as they are now, when the watch begins with them.
     pub initial: Vec<Arc<Stored>>,
     /// Events since the version asked for.
@@ -106,7 +106,7 @@ pub struct Watch {
 
 /// Where a watch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
+pub(crate) enum Since {
     /// With the objects that are there.
     Now,
     /// After that version.
@@ -115,7 +115,7 @@ pub enum Since {
 
 impl Store {
     /// Opens the journal in a directory and replays it.
-    pub fn open(directory: &Path) -> Result<Self, JournalError> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
         let (journal, records) = Journal::open(directory)?;
         let mut inner = Inner {
             version: 1,
@@ -142,28 +142,28 @@ impl Store {
     }
 
     /// The kinds served now.
-    pub fn kinds(&self) -> Arc<Registry> {
+    pub(crate) fn kinds(&self) -> Arc<Registry> {
         Arc::clone(&self.0.lock().kinds)
     }
 
     /// The newest version.
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.0.lock().version
     }
 
     /// One object.
-    pub fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
         self.0.lock().objects.get(key).cloned()
     }
 
     /// The objects of a resource (in one namespace unless it is empty), in key order, and the version of that view.
-    pub fn list(&self, resource: &str, namespace: &str) -> (u64, Vec<Arc<Stored>>) {
+    pub(crate) fn list(&self, resource: &str, namespace: &str) -> (u64, Vec<Arc<Stored>>) {
         let inner = self.0.lock();
         (inner.version, inner.list(resource, namespace))
     }
 
     /// Runs a read-decide-write under the writer's lock.
-    pub fn write<T>(&self, mode: Mode, decide: impl FnOnce(&mut Tx<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    pub(crate) fn write<T>(&self, mode: Mode, decide: impl FnOnce(&mut Tx<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut inner = self.0.lock();
         let result = decide(&mut Tx { inner: &mut inner, mode, changed: VecDeque::new() });
         if inner.journal.is_long() {
@@ -173,7 +173,7 @@ impl Store {
     }
 
     /// Starts a watch; 410 when history no longer reaches back to `since`.
-    pub fn watch(&self, resource: &str, namespace: &str, since: Since) -> Result<Watch, Failure> {
+    pub(crate) fn watch(&self, resource: &str, namespace: &str, since: Since) -> Result<Watch, Failure> {
         let mut inner = self.0.lock();
         let (initial, missed) = match since {
             Since::Now => (inner.list(resource, namespace), Vec::new()),
@@ -191,25 +191,25 @@ impl Store {
     }
 
     /// The newest version, if the watcher has read everything up to it: what a bookmark may say.
-    pub fn bookmark(&self, receiver: &mpsc::Receiver<Event>) -> Option<u64> {
+    pub(crate) fn bookmark(&self, receiver: &mpsc::Receiver<Event>) -> Option<u64> {
         let inner = self.0.lock();
         receiver.is_empty().then_some(inner.version)
     }
 
     /// Ends every watch, so that a server can stop.
-    pub fn end_watches(&self) {
+    pub(crate) fn end_watches(&self) {
         self.0.lock().watchers.clear();
     }
 
     /// Whether history still reaches back to a version.
-    pub fn remembers(&self, version: u64) -> bool {
+    pub(crate) fn remembers(&self, version: u64) -> bool {
         version >= self.0.lock().forgotten
     }
 }
 
 /// Whether writes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// They are.
     Commit,
     /// `dryRun=All`: everything is decided, nothing is kept.
@@ -218,7 +218,7 @@ pub enum Mode {
 
 /// The store inside [`Store::write`].
 #[derive(Debug)]
-pub struct Tx<'a> {
+pub(crate) struct Tx<'a> {
     inner: &'a mut Inner,
     mode: Mode,
     changed: VecDeque<Event>,
@@ -226,48 +226,48 @@ pub struct Tx<'a> {
 
 impl Tx<'_> {
     /// One object.
-    pub fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
         self.inner.objects.get(key).cloned()
     }
 
     /// The object with a uid.
-    pub fn by_uid(&self, uid: &str) -> Option<Arc<Stored>> {
+    pub(crate) fn by_uid(&self, uid: &str) -> Option<Arc<Stored>> {
         self.inner.objects.get(self.inner.by_uid.get(uid)?).cloned()
     }
 
     /// The objects that name `uid` as an owner.
-    pub fn dependents(&self, uid: &str) -> Vec<Arc<Stored>> {
+    pub(crate) fn dependents(&self, uid: &str) -> Vec<Arc<Stored>> {
         let keys = self.inner.dependents.get(uid).into_iter().flatten();
         keys.filter_map(|key| self.inner.objects.get(key).cloned()).collect()
     }
 
     /// The objects of a resource, in one namespace unless it is empty.
-    pub fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Stored>> {
+    pub(crate) fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Stored>> {
         self.inner.list(resource, namespace)
     }
 
     /// Every object in a namespace.
-    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Stored>> {
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Arc<Stored>> {
         self.inner.objects.values().filter(|stored| &*stored.key.namespace == namespace).cloned().collect()
     }
 
     /// Every object.
-    pub fn all(&self) -> Vec<Arc<Stored>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Stored>> {
         self.inner.objects.values().cloned().collect()
     }
 
     /// The kinds served now.
-    pub fn kinds(&self) -> Arc<Registry> {
+    pub(crate) fn kinds(&self) -> Arc<Registry> {
         Arc::clone(&self.inner.kinds)
     }
 
     /// The next change that the lifecycle has to look at.
-    pub fn next_change(&mut self) -> Option<Event> {
+    pub(crate) fn next_change(&mut self) -> Option<Event> {
         self.changed.pop_front()
     }
 
     /// Writes an object under a new version.
-    pub fn put(&mut self, key: Key, mut value: Value) -> Result<Arc<Stored>, Failure> {
+    pub(crate) fn put(&mut self, key: Key, mut value: Value) -> Result<Arc<Stored>, Failure> {
         let version = self.inner.version + 1;
         let before = self.get(&key);
         if self.mode == Mode::DryRun {
@@ -285,7 +285,7 @@ impl Tx<'_> {
     }
 
     /// Removes an object; watchers see its last state under a new version.
-    pub fn remove(&mut self, key: &Key) -> Result<(), Failure> {
+    pub(crate) fn remove(&mut self, key: &Key) -> Result<(), Failure> {
         let Some(before) = self.get(key) else { return Ok(()) };
         if self.mode == Mode::DryRun {
             return Ok(());

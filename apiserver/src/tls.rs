@@ -9,7 +9,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use crate::config::write_private;
 
 /// The authority's certificate (PEM) and a TLS configuration with a certificate that it signed.
-pub fn open(directory: &Path, address: IpAddr) -> io::Result<(String, Arc<ServerConfig>)> {
+pub(crate) fn open(directory: &Path, address: IpAddr) -> io::Result<(String, Arc<ServerConfig>)> {
     let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
     if !certificate.exists() || !key.exists() {
         let made = KeyPair::generate().map_err(io::Error::other)?;

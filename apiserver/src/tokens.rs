@@ -15,13 +15,13 @@ use crate::config::write_private;
 
 /// Signs and checks tokens.
 #[derive(Debug)]
-pub struct Signer {
+pub(crate) struct Signer {
     key: EcdsaKeyPair,
 }
 
 impl Signer {
     /// Loads the key of a data directory, made on first use.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         let path = directory.join("service-account.key");
         let pkcs8 = if path.exists() {
             std::fs::read(&path)?
@@ -36,7 +36,7 @@ impl Signer {
     }
 
     /// A signed token with these claims.
-    pub fn sign(&self, claims: &Value) -> Option<String> {
+    pub(crate) fn sign(&self, claims: &Value) -> Option<String> {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&json!({"alg": "ES256", "typ": "JWT", "kid": "1"})), part(claims));
         let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).ok()?;
@@ -44,7 +44,7 @@ impl Signer {
     }
 
     /// The claims of a token that this signer signed and that is valid at `now` (seconds since the epoch).
-    pub fn verify(&self, token: &str, now: i64) -> Option<Value> {
+    pub(crate) fn verify(&self, token: &str, now: i64) -> Option<Value> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref());
@@ -56,7 +56,7 @@ impl Signer {
 }
 
 /// The issuer of every token, and the audience of those meant for this server.
-pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use crate::{
 type Cause = (String, String, String);
 
 /// Checks the metadata of an object.
-pub fn metadata(kind: &Kind, object: &Value) -> Result<(), Failure> {
+pub(crate) fn metadata(kind: &Kind, object: &Value) -> Result<(), Failure> {
     let name = object::name(object);
     let mut causes = Vec::new();
     if name.is_empty() {
@@ -27,13 +27,15 @@ pub fn metadata(kind: &Kind, object: &Value) -> Result<(), Failure> {
 }
 
 /// Defaults, prunes and checks an object by the schema of its definition.
-pub fn custom(kind: &Kind, object: &mut Value) -> Result<(), Failure> {
-    let _ = (kind, object);
-    Ok(())
+pub(crate) fn custom(kind: &Kind, object: &mut Value) -> Result<(), Failure> {
+    let Some(schema) = kind.custom.as_ref().and_then(|custom| custom.schema.as_ref()) else { return Ok(()) };
+    schema.default_and_prune(object);
+    let causes = schema.validate(object).into_iter().map(|found| (found.reason.to_owned(), found.field, found.message)).collect::<Vec<_>>();
+    refuse(kind, object, &causes)
 }
 
 /// The rules of built-in kinds.
-pub fn builtin(kind: &Kind, before: Option<&Value>, new: &Value, rules: &Rules) -> Result<(), Failure> {
+pub(crate) fn builtin(kind: &Kind, before: Option<&Value>, new: &Value, rules: &Rules) -> Result<(), Failure> {
     if kind.custom.is_some() {
         return Ok(());
     }

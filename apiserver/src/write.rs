@@ -14,7 +14,7 @@ use crate::{
 
 /// Where and by whom an object is written.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The kind.
     pub kind: &'a Kind,
     /// The namespace; empty for cluster-scoped kinds.
@@ -23,26 +23,13 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// `status`, or empty.
     pub subresource: &'a str,
-    /// The field manager.
-    pub manager: &'a str,
     /// What the server was told.
     pub rules: &'a Rules,
-    /// Whether `managedFields` are already right (a server-side apply made them).
-    pub ownership: Ownership,
-}
-
-/// Who accounts for field ownership.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
-    /// The write is tracked as an update.
-    Track,
-    /// The object already says.
-    Given,
 }
 
 /// What the server's flags decide about objects.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The range of cluster IPs.
     pub service_range: ipnet::IpNet,
     /// Whether endpoints on 127.x are accepted.
@@ -62,13 +49,13 @@ pub enum Loopback {
 
 impl Place<'_> {
     /// Where the object lies.
-    pub fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         Key::new(&self.kind.resource(), self.namespace, self.name)
     }
 }
 
 /// Creates an object and returns it.
-pub fn create(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Result<Value, Failure> {
+pub(crate) fn create(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Result<Value, Failure> {
     let kind = place.kind;
     fit(place, &mut new)?;
     name_it(&mut new);
@@ -100,14 +87,12 @@ pub fn create(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Result<Valu
         object::map(&mut new).remove("status");
     }
     prepare(tx, place, None, &mut new)?;
-    if place.ownership == Ownership::Track {
-        new = managed::track(None, new, place);
-    }
+    new = managed::carry(None, new);
     Ok(Value::clone(&tx.put(key, new)?.value))
 }
 
 /// Replaces an object, or its status, by a new state, and returns it.
-pub fn update(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Result<Value, Failure> {
+pub(crate) fn update(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Result<Value, Failure> {
     let (kind, resource) = (place.kind, place.kind.resource());
     fit(place, &mut new)?;
     let key = place.key();
@@ -154,9 +139,7 @@ pub fn update(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Result<Valu
         let generation = object::at(before, "metadata.generation").and_then(Value::as_i64).unwrap_or(0);
         object::metadata(&mut new).insert("generation".to_owned(), json!(generation + 1));
     }
-    if place.ownership == Ownership::Track {
-        new = managed::track(Some(before), new, place);
-    }
+    new = managed::carry(Some(before), new);
     if managed::without_times(&new) == managed::without_times(before) {
         return Ok(before.clone());
     }
@@ -167,7 +150,7 @@ pub fn update(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Result<Valu
 
 /// How to delete.
 #[derive(Debug, Clone, Default)]
-pub struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     /// `Background`, `Foreground`, `Orphan`, or empty.
     pub propagation: String,
     /// Seconds, for pods.
@@ -180,7 +163,7 @@ pub struct DeleteOptions {
 
 impl DeleteOptions {
     /// Reads `DeleteOptions`, whatever is absent being the default.
-    pub fn of(body: &Value) -> Self {
+    pub(crate) fn of(body: &Value) -> Self {
         let text = |path: &str| object::at(body, path).and_then(Value::as_str).map(str::to_owned);
         let orphans = body.get("orphanDependents").and_then(Value::as_bool) == Some(true);
         Self {
@@ -194,7 +177,7 @@ impl DeleteOptions {
 
 /// What a deletion did.
 #[derive(Debug)]
-pub enum Deleted {
+pub(crate) enum Deleted {
     /// The object is gone; this was its last state.
     Gone(Value),
     /// Finalizers or a node hold it; this is its state.
@@ -202,7 +185,7 @@ pub enum Deleted {
 }
 
 /// Deletes an object, or marks it when something holds it.
-pub fn delete(tx: &mut Tx<'_>, key: &Key, options: &DeleteOptions) -> Result<Deleted, Failure> {
+pub(crate) fn delete(tx: &mut Tx<'_>, key: &Key, options: &DeleteOptions) -> Result<Deleted, Failure> {
     let stored = tx.get(key).ok_or_else(|| Failure::not_found(&key.resource, &key.name))?;
     let before = stored.value.as_ref();
     for (asked, path, what) in [(&options.uid, "metadata.uid", "UID"), (&options.version, "metadata.resourceVersion", "ResourceVersion")] {

@@ -7,18 +7,23 @@ use http::{Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    kinds::Kind,
+    path::Query,
+    table::{IncludeObject, table},
+};
 
 /// The body of every answer.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// An answer with a JSON body.
-pub fn json(code: u16, body: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn json(code: u16, body: impl Into<Bytes>) -> Response<Body> {
     typed(code, "application/json", body)
 }
 
 /// An answer with a body of some type.
-pub fn typed(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn typed(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
@@ -26,32 +31,51 @@ pub fn typed(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> R
 }
 
 /// The answer to a refused request.
-pub fn failure(failure: &Failure) -> Response<Body> {
+pub(crate) fn failure(failure: &Failure) -> Response<Body> {
     json(failure.code, failure.status().to_string())
 }
 
 /// What the caller wants objects as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// Whole objects.
     Object,
     /// Only metadata.
     Metadata,
+    /// Rows, as `kubectl get` prints them.
+    Table(IncludeObject),
 }
 
 impl Form {
     /// Reads an `Accept` header: the first form in it that we have.
-    pub fn of(accept: &str) -> Self {
-        let metadata = |each: &str| each.contains("as=PartialObjectMetadata");
-        if accept.split(',').next().is_some_and(metadata) { Self::Metadata } else { Self::Object }
+    pub(crate) fn of(accept: &str, query: &Query) -> Self {
+        let first = accept.split(',').map(str::trim).find(|each| each.starts_with("application/json") || each.starts_with("*/*"));
+        let first = first.unwrap_or_default();
+        let include = match query.get("includeObject") {
+            "None" => IncludeObject::None,
+            "Object" => IncludeObject::Object,
+            _ => IncludeObject::Metadata,
+        };
+        if first.contains("as=Table") {
+            Self::Table(include)
+        } else if first.contains("as=PartialObjectMetadata") {
+            Self::Metadata
+        } else {
+            Self::Object
+        }
     }
 
-    /// An object in this form.
-    pub fn object(self, object: &Value) -> Value {
+    /// An object, or a list when a table is wanted, in this form.
+    pub(crate) fn show(self, kind: &Kind, object: &Value) -> Value {
         match self {
             Self::Object => object.clone(),
             Self::Metadata => {
-                json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object.get("metadata").cloned().unwrap_or_default()})
+                let metadata = object.get("metadata").cloned().unwrap_or_default();
+                json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
+            }
+            Self::Table(include) => {
+                let columns = kind.custom.as_ref().map(|custom| custom.columns.as_deref().unwrap_or_default());
+                table(&kind.group, &kind.kind, columns, object, jiff::Timestamp::now(), include)
             }
         }
     }

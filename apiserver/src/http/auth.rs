@@ -12,7 +12,7 @@ use crate::{
 
 /// A known caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub(crate) struct User {
     /// The user name.
     pub name: String,
     /// The uid; empty when there is none.
@@ -25,7 +25,7 @@ pub struct User {
 
 impl User {
     /// As `UserInfo`.
-    pub fn info(&self) -> Value {
+    pub(crate) fn info(&self) -> Value {
         let mut info = json!({"username": self.name, "groups": self.groups});
         if !self.uid.is_empty() {
             info["uid"] = json!(self.uid);
@@ -37,7 +37,7 @@ impl User {
     }
 
     /// A user whom a token file or a client certificate names.
-    pub fn named(name: &str, uid: &str, groups: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn named(name: &str, uid: &str, groups: impl IntoIterator<Item = String>) -> Self {
         let groups = groups.into_iter().chain(["system:authenticated".to_owned()]).collect();
         Self { name: name.to_owned(), uid: uid.to_owned(), groups, extra: Value::Null }
     }
@@ -45,11 +45,11 @@ impl User {
 
 /// Static bearer tokens.
 #[derive(Debug, Default)]
-pub struct StaticTokens(HashMap<String, User>);
+pub(crate) struct StaticTokens(HashMap<String, User>);
 
 impl StaticTokens {
     /// Reads a token file: `token,user,uid,"group1,group2"` a line.
-    pub fn read(path: &Path) -> io::Result<Self> {
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let mut tokens = Self::default();
         for line in std::fs::read_to_string(path)?.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let mut fields = line.splitn(4, ',').map(|field| field.trim().trim_matches('"'));
@@ -64,13 +64,13 @@ impl StaticTokens {
     }
 
     /// Adds a token.
-    pub fn add(&mut self, token: &str, user: User) {
+    pub(crate) fn add(&mut self, token: &str, user: User) {
         self.0.insert(token.to_owned(), user);
     }
 }
 
 /// The user behind a bearer token that is meant for one of `audiences`, and the audiences that match.
-pub fn authenticate(
+pub(crate) fn authenticate(
     token: &str,
     audiences: &[String],
     statics: &StaticTokens,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::kinds::{Kind, Registry, Stored};
 
 /// Aggregated discovery (`APIGroupDiscoveryList`) of the core group, or of all others.
-pub fn aggregated(kinds: &Registry, core: Core, version: &str) -> Value {
+pub(crate) fn aggregated(kinds: &Registry, core: Core, version: &str) -> Value {
     let groups = kinds.groups().into_iter().filter(|(group, _)| group.is_empty() == (core == Core::Yes));
     let items = groups.map(|(group, versions)| {
         let versions = versions.iter().map(|version| {
@@ -22,7 +22,7 @@ pub fn aggregated(kinds: &Registry, core: Core, version: &str) -> Value {
 
 /// Whether the core group is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Core {
+pub(crate) enum Core {
     /// `/api`.
     Yes,
     /// `/apis`.
@@ -30,13 +30,13 @@ pub enum Core {
 }
 
 /// `APIGroupList`.
-pub fn groups(kinds: &Registry) -> Value {
+pub(crate) fn groups(kinds: &Registry) -> Value {
     let groups = kinds.groups().into_iter().filter(|(group, _)| !group.is_empty()).map(|(group, versions)| group_of(&group, &versions));
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups.collect::<Vec<_>>()})
 }
 
 /// `APIGroup`, if the group is served.
-pub fn group(kinds: &Registry, name: &str) -> Option<Value> {
+pub(crate) fn group(kinds: &Registry, name: &str) -> Option<Value> {
     let (_, versions) = kinds.groups().into_iter().find(|(group, _)| group == name)?;
     let mut group = group_of(name, &versions);
     group["kind"] = json!("APIGroup");
@@ -45,7 +45,7 @@ pub fn group(kinds: &Registry, name: &str) -> Option<Value> {
 }
 
 /// `APIVersions` of the core group.
-pub fn core_versions(address: &str) -> Value {
+pub(crate) fn core_versions(address: &str) -> Value {
     json!({
         "kind": "APIVersions", "versions": ["v1"],
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
@@ -53,7 +53,7 @@ pub fn core_versions(address: &str) -> Value {
 }
 
 /// `APIResourceList`, if the version is served.
-pub fn resources(kinds: &Registry, group: &str, version: &str) -> Option<Value> {
+pub(crate) fn resources(kinds: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
     for kind in served(kinds, group, version) {
         list.push(json!({

@@ -1,8 +1,8 @@
 //! One request, from bytes to answer: who calls, what the path names, which verb it is, and what comes back.
 
-pub mod answer;
-pub mod auth;
-pub mod discovery;
+pub(crate) mod answer;
+pub(crate) mod auth;
+pub(crate) mod discovery;
 mod read;
 mod subresource;
 
@@ -27,12 +27,12 @@ use crate::{
     path::{self, Query, Target},
     store::{Key, Mode, Store, Tx},
     tokens::{ISSUER, Signer},
-    write::{self, DeleteOptions, Deleted, Ownership, Place, Rules},
+    write::{self, DeleteOptions, Deleted, Place, Rules},
 };
 
 /// Everything that answering needs.
 #[derive(Debug)]
-pub struct Api {
+pub(crate) struct Api {
     /// The objects.
     pub store: Arc<Store>,
     /// What the flags decided.
@@ -57,7 +57,7 @@ struct Call<'a> {
 
 impl Api {
     /// Answers a request.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         self.handle(request).await.unwrap_or_else(|failure| answer::failure(&failure))
     }
 
@@ -135,8 +135,7 @@ impl Api {
             }
             (&Method::GET, false) => {
                 let found = self.store.get(&key(call)).ok_or_else(|| Failure::not_found(&call.kind.resource(), name))?;
-                let selection = Selection::of(Arc::clone(&call.kind), namespace, &Query::default(), accept)?;
-                Ok(answer::json(200, selection.show(&found)))
+                Ok(self.shown(200, call, &found.value))
             }
             (&Method::POST, true) => {
                 let new = parse(&call.body)?;
@@ -223,22 +222,18 @@ impl Api {
     }
 
     fn place<'a>(&'a self, call: &'a Call<'_>) -> Place<'a> {
-        let agent = header(call.headers, "user-agent").split('/').next().unwrap_or_default();
-        let manager = call.query.get("fieldManager");
         Place {
             kind: &call.kind,
             namespace: &call.target.namespace,
             name: &call.target.name,
             subresource: &call.target.subresource,
-            manager: if manager.is_empty() { agent } else { manager },
             rules: &self.rules,
-            ownership: Ownership::Track,
         }
     }
 
     fn shown(&self, code: u16, call: &Call<'_>, object: &Value) -> Response<Body> {
-        let form = Form::of(header(call.headers, "accept"));
-        answer::json(code, form.object(&read::in_version(&call.kind, object)).to_string())
+        let form = Form::of(header(call.headers, "accept"), call.query);
+        answer::json(code, form.show(&call.kind, &read::in_version(&call.kind, object)).to_string())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 
 /// Which objects of a kind are asked for, and as what.
 #[derive(Debug)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// The kind, whose version objects are shown in.
     pub kind: Arc<Kind>,
     /// The namespace; empty for all.
@@ -33,37 +33,62 @@ pub struct Selection {
 
 impl Selection {
     /// Reads the selectors of a query.
-    pub fn of(kind: Arc<Kind>, namespace: &str, query: &Query, accept: &str) -> Result<Self, Failure> {
+    pub(crate) fn of(kind: Arc<Kind>, namespace: &str, query: &Query, accept: &str) -> Result<Self, Failure> {
         let labels = Labels::parse(query.get("labelSelector")).map_err(Failure::bad_request)?;
         let fields = Fields::parse(query.get("fieldSelector"), &kind.group, &kind.kind).map_err(Failure::bad_request)?;
-        Ok(Self { kind, namespace: namespace.to_owned(), labels, fields, form: Form::of(accept) })
+        Ok(Self { kind, namespace: namespace.to_owned(), labels, fields, form: Form::of(accept, query) })
     }
 
     /// Whether an object is one of them.
-    pub fn matches(&self, stored: &Stored) -> bool {
+    pub(crate) fn matches(&self, stored: &Stored) -> bool {
         (self.namespace.is_empty() || *self.namespace == *stored.key.namespace)
             && self.labels.matches(&stored.value)
             && self.fields.matches(&stored.value)
     }
 
     /// An object as this caller sees it.
-    pub fn show(&self, stored: &Stored) -> Bytes {
+    pub(crate) fn show(&self, stored: &Stored) -> Bytes {
         if self.form == Form::Object && stored.value.get("apiVersion").and_then(Value::as_str) == Some(&self.kind.api_version()) {
             return stored.json.clone();
         }
-        Bytes::from(self.form.object(&in_version(&self.kind, &stored.value)).to_string())
+        Bytes::from(self.form.show(&self.kind, &in_version(&self.kind, &stored.value)).to_string())
+    }
+
+    /// A list of these objects.
+    fn list_of(&self, shown: &[&Arc<Stored>], metadata: &Value) -> Bytes {
+        let (kind, version) = match self.form {
+            Form::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Form::Object | Form::Table(_) => (format!("{}List", self.kind.kind), self.kind.api_version()),
+        };
+        let head = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
+        if matches!(self.form, Form::Table(_)) {
+            let mut list = head;
+            list["items"] = shown.iter().map(|stored| in_version(&self.kind, &stored.value)).collect();
+            return Bytes::from(self.form.show(&self.kind, &list).to_string());
+        }
+        let mut body = head.to_string().into_bytes();
+        body.pop();
+        body.extend_from_slice(b",\"items\":[");
+        for (at, stored) in shown.iter().enumerate() {
+            if at > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(&self.show(stored));
+        }
+        body.extend_from_slice(b"]}");
+        Bytes::from(body)
     }
 }
 
 /// The object under the version that the request names: conversion `None` changes nothing else.
-pub fn in_version(kind: &Kind, object: &Value) -> Value {
+pub(crate) fn in_version(kind: &Kind, object: &Value) -> Value {
     let mut object = object.clone();
     object["apiVersion"] = json!(kind.api_version());
     object
 }
 
 /// A list, or a page of it.
-pub fn list(store: &Store, selection: &Selection, query: &Query) -> Result<Response<Body>, Failure> {
+pub(crate) fn list(store: &Store, selection: &Selection, query: &Query) -> Result<Response<Body>, Failure> {
     let kind = &selection.kind;
     let limit = query.get("limit").parse::<usize>().ok().filter(|limit| *limit > 0);
     let page = Page::parse(query.get("continue"))?;
@@ -89,21 +114,7 @@ pub fn list(store: &Store, selection: &Selection, query: &Query) -> Result<Respo
             metadata["remainingItemCount"] = json!(left);
         }
     }
-    let head = match selection.form {
-        Form::Object => json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata}),
-        Form::Metadata => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
-    };
-    let mut body = head.to_string().into_bytes();
-    body.pop();
-    body.extend_from_slice(b",\"items\":[");
-    for (at, stored) in shown.iter().enumerate() {
-        if at > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(&selection.show(stored));
-    }
-    body.extend_from_slice(b"]}");
-    Ok(answer::json(200, body))
+    Ok(answer::json(200, selection.list_of(&shown, &metadata)))
 }
 
 /// Where the next page begins. All pages carry the first one's version, so that a watch from there misses nothing.
@@ -132,7 +143,7 @@ impl Page {
 }
 
 /// A watch, as a stream of JSON lines.
-pub fn watch(store: &Arc<Store>, selection: Selection, query: &Query) -> Result<Response<Body>, Failure> {
+pub(crate) fn watch(store: &Arc<Store>, selection: Selection, query: &Query) -> Result<Response<Body>, Failure> {
     let asked = query.get("resourceVersion");
     let initial = query.is("sendInitialEvents");
     let since = match asked {

@@ -4,7 +4,7 @@
 //! It runs inside the write that caused it, under the same lock, so there is no window and no controller to wait for; the sweep at start
 //! finishes what a crash interrupted.
 
-pub mod service_ip;
+pub(crate) mod service_ip;
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Follows every change that the write made, and those that following them makes, until none is left.
-pub fn settle(tx: &mut Tx<'_>, rules: &Rules) -> Result<(), Failure> {
+pub(crate) fn settle(tx: &mut Tx<'_>, rules: &Rules) -> Result<(), Failure> {
     while let Some(Event { after, deleted, .. }) = tx.next_change() {
         if deleted {
             after_removal(tx, &after)?;
@@ -29,7 +29,7 @@ pub fn settle(tx: &mut Tx<'_>, rules: &Rules) -> Result<(), Failure> {
 }
 
 /// Makes the namespaces that always exist, and looks at every object once.
-pub fn start(tx: &mut Tx<'_>, rules: &Rules) -> Result<(), Failure> {
+pub(crate) fn start(tx: &mut Tx<'_>, rules: &Rules) -> Result<(), Failure> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let key = Key::new("namespaces", "", name);
         if tx.get(&key).is_none() {
@@ -126,7 +126,7 @@ fn progress(tx: &mut Tx<'_>, stored: &Stored) -> Result<(), Failure> {
 }
 
 /// Removes an object that is being deleted once nothing holds it.
-pub fn finish_deletion(tx: &mut Tx<'_>, key: &Key) -> Result<(), Failure> {
+pub(crate) fn finish_deletion(tx: &mut Tx<'_>, key: &Key) -> Result<(), Failure> {
     let Some(stored) = tx.get(key) else { return Ok(()) };
     let grace = object::at(&stored.value, "metadata.deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
     let spec_finalizers = &*key.resource == "namespaces"
@@ -220,6 +220,6 @@ fn furnish(tx: &mut Tx<'_>, namespace: &str, rules: &Rules) -> Result<(), Failur
 }
 
 /// Holds an owner until its dependents have been released.
-pub const ORPHAN: &str = "orphan";
+pub(crate) const ORPHAN: &str = "orphan";
 /// Holds an owner until its dependents are gone.
-pub const FOREGROUND: &str = "foregroundDeletion";
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{failure::Failure, object, store::Tx};
 
 /// Gives a Service its addresses and node ports, or checks those that it asks for.
-pub fn allocate(tx: &Tx<'_>, before: Option<&Value>, service: &mut Value, range: &IpNet) -> Result<(), Failure> {
+pub(crate) fn allocate(tx: &Tx<'_>, before: Option<&Value>, service: &mut Value, range: &IpNet) -> Result<(), Failure> {
     let name = object::name(service).to_owned();
     if object::text(service, "spec.type") == "ExternalName" {
         return Ok(());

@@ -1,0 +1,222 @@
+//! How a Kubernetes API server behaves, seen by `kube`: against the embedded one, or the one that `ISTHMUS_TEST_KUBECONFIG` names.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt};
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Namespace, Service},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::{ApiResource, GroupVersionKind},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// A client, a namespace of its own, and the embedded server that goes with it.
+struct World {
+    client: Client,
+    namespace: String,
+    _stops: tokio_util::sync::DropGuard,
+    _data: tempfile::TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let shutdown = CancellationToken::new();
+        let kubeconfig = match std::env::var("ISTHMUS_TEST_KUBECONFIG") {
+            Ok(path) => Kubeconfig::read_from(path).unwrap(),
+            Err(_) => {
+                let server = mesh_apiserver::Server::bind(config(data.path())).await.unwrap();
+                let kubeconfig = serde_json::from_value(server.kubeconfig()).unwrap();
+                tokio::spawn(server.run(shutdown.clone()));
+                kubeconfig
+            }
+        };
+        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()).unwrap();
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
+        let namespace = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+        Self { client, namespace: namespace.metadata.name.unwrap(), _stops: shutdown.drop_guard(), _data: data }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+fn config(data: &std::path::Path) -> mesh_apiserver::Config {
+    mesh_apiserver::Config {
+        data_dir: data.to_owned(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        service_range: "10.96.0.0/24".parse().unwrap(),
+        loopback_endpoints: mesh_apiserver::Loopback::Refuse,
+        token_auth_file: None,
+        cluster_name: "test".to_owned(),
+    }
+}
+
+fn config_map(name: &str, data: &[(&str, &str)]) -> ConfigMap {
+    let data = data.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>();
+    serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap()
+}
+
+async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("{what} did not happen in time"))
+}
+
+#[tokio::test]
+async fn an_update_from_an_old_version_is_a_conflict() {
+    let world = World::start().await;
+    let api = world.api::<ConfigMap>();
+    let first = api.create(&PostParams::default(), &config_map("a", &[("k", "1")])).await.unwrap();
+    let mut newer = first.clone();
+    newer.data = Some(BTreeMap::from([("k".to_owned(), "2".to_owned())]));
+    api.replace("a", &PostParams::default(), &newer).await.unwrap();
+    let kube::Error::Api(status) = api.replace("a", &PostParams::default(), &first).await.unwrap_err() else { panic!("no status") };
+    assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
+    let kube::Error::Api(status) = api.create(&PostParams::default(), &first).await.unwrap_err() else { panic!("no status") };
+    assert_ne!(status.code, 200);
+}
+
+#[tokio::test]
+async fn a_watcher_sees_what_was_there_and_what_changes() {
+    let world = World::start().await;
+    let api = world.api::<ConfigMap>();
+    for name in ["a", "b", "c"] {
+        let mut object = config_map(name, &[]);
+        object.metadata.labels = Some(BTreeMap::from([("app".to_owned(), "x".to_owned())]));
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+    let config = watcher::Config::default().labels("app=x").page_size(2);
+    let mut seen = std::pin::pin!(watcher(api.clone(), config).touched_objects());
+    for _ in 0..3 {
+        soon("the listing", seen.try_next()).await.unwrap();
+    }
+    api.patch("b", &PatchParams::default(), &Patch::Merge(json!({"data": {"k": "v"}}))).await.unwrap();
+    let changed = soon("the change", seen.next()).await.unwrap().unwrap();
+    assert_eq!(changed.metadata.name.as_deref(), Some("b"));
+    api.patch("c", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"app": null}}}))).await.unwrap();
+    let left = soon("the object leaving the selector", seen.next()).await.unwrap().unwrap();
+    assert_eq!(left.metadata.name.as_deref(), Some("c"));
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object_until_they_are_gone() {
+    let world = World::start().await;
+    let api = world.api::<ConfigMap>();
+    let mut object = config_map("held", &[]);
+    object.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+    api.create(&PostParams::default(), &object).await.unwrap();
+    api.delete("held", &DeleteParams::default()).await.unwrap();
+    assert!(api.get("held").await.unwrap().metadata.deletion_timestamp.is_some());
+    api.patch("held", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
+    assert!(api.get_opt("held").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn dependents_go_with_their_owner() {
+    let world = World::start().await;
+    let api = world.api::<ConfigMap>();
+    let owner = api.create(&PostParams::default(), &config_map("owner", &[])).await.unwrap();
+    let mut dependent = config_map("dependent", &[]);
+    dependent.metadata.owner_references = Some(
+        serde_json::from_value(json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid}])).unwrap(),
+    );
+    api.create(&PostParams::default(), &dependent).await.unwrap();
+    api.delete("owner", &DeleteParams::background()).await.unwrap();
+    let gone = async { while api.get_opt("dependent").await.unwrap().is_some() {} };
+    soon("garbage collection", gone).await;
+}
+
+#[tokio::test]
+async fn services_get_addresses_and_deployments_scale() {
+    let world = World::start().await;
+    let service: Service = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}})).unwrap();
+    let service = world.api::<Service>().create(&PostParams::default(), &service).await.unwrap();
+    assert!(service.spec.unwrap().cluster_ip.is_some_and(|address| address.parse::<std::net::IpAddr>().is_ok()));
+    let deployments = world.api::<Deployment>();
+    let deployment = json!({
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web"}]}}},
+    });
+    deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
+    deployments.patch_scale("web", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 3}}))).await.unwrap();
+    let scaled = deployments.get("web").await.unwrap();
+    assert_eq!((scaled.spec.unwrap().replicas, scaled.metadata.generation), (Some(3), Some(2)));
+}
+
+#[tokio::test]
+async fn custom_resources_are_checked_and_completed_by_their_schema() {
+    let world = World::start().await;
+    let group = format!("{}.example.com", world.namespace);
+    let definition = json!({
+        "metadata": {"name": format!("widgets.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}}, "schema": {"openAPIV3Schema": {
+                "type": "object",
+                "properties": {
+                    "spec": {"type": "object", "required": ["size"], "properties": {"size": {"type": "integer"}, "colour": {"type": "string", "default": "red"}}},
+                    "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                },
+            }}}],
+        },
+    });
+    let definitions = Api::<CustomResourceDefinition>::all(world.client.clone());
+    let definition = definitions.create(&PostParams::default(), &serde_json::from_value(definition).unwrap()).await.unwrap();
+    let established = kube::runtime::conditions::is_crd_established();
+    let name = definition.metadata.name.unwrap();
+    soon("the definition", kube::runtime::wait::await_condition(definitions.clone(), &name, established)).await.unwrap();
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(&group, "v1", "Widget"), "widgets");
+    let widgets = Api::<DynamicObject>::namespaced_with(world.client.clone(), &world.namespace, &resource);
+    let good = DynamicObject::new("good", &resource).data(json!({"spec": {"size": 1, "unknown": true}}));
+    let good = widgets.create(&PostParams::default(), &good).await.unwrap();
+    assert_eq!(good.data["spec"], json!({"size": 1, "colour": "red"}));
+    let bad = DynamicObject::new("bad", &resource).data(json!({"spec": {"size": "big"}}));
+    let kube::Error::Api(status) = widgets.create(&PostParams::default(), &bad).await.unwrap_err() else { panic!("no status") };
+    assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
+    definitions.delete(&name, &DeleteParams::default()).await.unwrap();
+    let gone = async { while definitions.get_opt(&name).await.unwrap().is_some() {} };
+    soon("the definition's end", gone).await;
+}
+
+#[tokio::test]
+async fn a_restart_keeps_uids_and_versions_never_go_back() {
+    let data = tempfile::tempdir().unwrap();
+    let mut seen: Option<(Option<String>, u64)> = None;
+    for _ in 0..2 {
+        let server = mesh_apiserver::Server::bind(config(data.path())).await.unwrap();
+        assert!(matches!(
+            mesh_apiserver::Server::bind(config(data.path())).await,
+            Err(mesh_apiserver::StartError::Journal(mesh_apiserver::JournalError::Locked { .. })),
+        ));
+        let kubeconfig = serde_json::from_value(server.kubeconfig()).unwrap();
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(server.run(shutdown.clone()));
+        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()).unwrap();
+        let api = Api::<Namespace>::all(client);
+        let uid = api.get("kube-system").await.unwrap().metadata.uid;
+        let version: u64 = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap().parse().unwrap();
+        if let Some((uid_before, version_before)) = &seen {
+            assert_eq!(&uid, uid_before);
+            assert!(version >= *version_before, "{version} is older than {version_before}");
+        }
+        seen = Some((uid, version));
+        shutdown.cancel();
+        soon("the server's end", running).await.unwrap();
+    }
+}
