@@ -23,7 +23,7 @@ use super::shape::Shape;
 /// Every definition of the built-in kinds, and which of them a kind is.
 pub(crate) struct Types {
     definitions: BTreeMap<String, Value>,
-    kinds: BTreeMap<(&'static str, &'static str), String>,
+    kinds: Kinds,
 }
 
 /// The one table of types.
@@ -40,7 +40,12 @@ impl Types {
 
     /// The name of a built-in kind's definition, such as `io.k8s.api.apps.v1.Deployment`.
     pub(crate) fn name_of(&self, group: &str, kind: &str) -> Option<&str> {
-        self.kinds.iter().find(|((each_group, each_kind), _)| *each_group == group && *each_kind == kind).map(|(_, name)| name.as_str())
+        self.kinds.iter().find(|((each_group, _, each_kind), _)| *each_group == group && *each_kind == kind).map(|(_, name)| name.as_str())
+    }
+
+    /// Group, version and kind of a definition that is a kind.
+    pub(crate) fn kind_of(&self, name: &str) -> Option<GroupVersionKind> {
+        self.kinds.iter().find(|(_, each)| *each == name).map(|(kind, _)| *kind)
     }
 
     /// How a built-in kind merges.
@@ -159,11 +164,12 @@ fn number_or_string(schema: &mut Map<String, Value>) {
     schema.insert("oneOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}]));
 }
 
-type Kinds = BTreeMap<(&'static str, &'static str), String>;
+type GroupVersionKind = (&'static str, &'static str, &'static str);
+type Kinds = BTreeMap<GroupVersionKind, String>;
 
 fn add<K: Resource + JsonSchema>(generator: &mut SchemaGenerator, kinds: &mut Kinds) {
     generator.subschema_for::<K>();
-    kinds.insert((K::GROUP, K::KIND), K::schema_name().into_owned());
+    kinds.insert((K::GROUP, K::VERSION, K::KIND), K::schema_name().into_owned());
 }
 
 macro_rules! add_all {
