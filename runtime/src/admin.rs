@@ -20,7 +20,7 @@ use crate::ready::Readiness;
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
-    shown: Arc<Shown>,
+    shown: Shown,
 }
 
 #[derive(Debug)]
@@ -50,13 +50,20 @@ impl Admin {
         let error = |source| AdminError { address, source };
         let listener = TcpListener::bind(address).await.map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
-        Ok(Self { listener, address, shown: Arc::new(Shown { registry, readiness, drain }) })
+        Ok(Self { listener, address, shown: Shown { registry, readiness, drain } })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Goes by `drain` instead: for programs that open their sockets before they have one.
+    #[must_use]
+    pub fn following(mut self, drain: Drain) -> Self {
+        self.shown.drain = drain;
+        self
     }
 
     /// Serves until the drain's deadline: a draining process is still asked how it is.
@@ -66,7 +73,7 @@ impl Admin {
             .route("/ready", get(ready))
             .route("/live", get(|| async { "ok\n" }))
             .route("/metrics", get(metrics))
-            .with_state(self.shown);
+            .with_state(Arc::new(self.shown));
         tokio::select! {
             served = IntoFuture::into_future(axum::serve(self.listener, router)) => {
                 if let Err(error) = served {

@@ -105,6 +105,9 @@ impl Drain {
         let mut watcher = self.deadline.clone();
         loop {
             let Some(deadline) = *watcher.borrow_and_update() else { return };
+            if deadline <= Instant::now() {
+                return;
+            }
             tokio::select! {
                 () = tokio::time::sleep_until(deadline) => return,
                 Ok(()) = watcher.changed() => {}
