@@ -1,0 +1,48 @@
+//! What a peer is told of an exported service.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mesh_api::translate::{Exported, ExportedEndpoint, ExportedProperties, Transport};
+use mesh_names::SpiffeId;
+use mesh_topology::{Endpoint, Export, Mesh, Service};
+
+use super::Context;
+use crate::observed::{ObjectName, ServiceExport};
+
+impl Context<'_> {
+    /// An export whose endpoints all lack a proxy, and may be served so, is marked proxyless; where some have one, only those are told,
+    /// because a caller must know before dialling whether it will meet the workload or the gateway.
+    pub(super) fn exported(&self, service: &Service, export: &Export) -> Option<Exported> {
+        let name = ObjectName { namespace: service.id.namespace().as_str().into(), name: service.id.name().as_str().into() };
+        let (made, observed) = (self.complete.seen.exports.get(&name)?, self.complete.seen.services.get(&name)?);
+        let proxied = |endpoint: &&Arc<Endpoint>| endpoint.mesh != Mesh::Plain;
+        let proxyless = export.allow_unmeshed && !service.endpoints.is_empty() && !service.endpoints.iter().any(|one| proxied(&one));
+        let told: Vec<&Arc<Endpoint>> = service.endpoints.iter().filter(|endpoint| proxyless || proxied(endpoint)).collect();
+        let identities: BTreeSet<SpiffeId> = told.iter().filter(|endpoint| proxied(endpoint)).map(|one| one.identity.clone()).collect();
+        Some(Exported {
+            id: service.id.clone(),
+            headless: service.headless(),
+            ports: observed.ports.iter().filter(|port| port.transport != Transport::Sctp).cloned().collect(),
+            identities: identities.into_iter().collect(),
+            endpoints: told.into_iter().map(|endpoint| told_of(endpoint)).collect(),
+            created_at: made.created_at,
+            proxyless,
+            allow_unmeshed: export.allow_unmeshed,
+            properties: properties(&observed.properties, made),
+        })
+    }
+}
+
+fn told_of(endpoint: &Endpoint) -> ExportedEndpoint {
+    ExportedEndpoint {
+        handle: endpoint.handle.clone(),
+        hostname: endpoint.hostname.clone(),
+        ready: endpoint.ready,
+        weight: endpoint.weight,
+    }
+}
+
+fn properties(of: &ExportedProperties, export: &ServiceExport) -> ExportedProperties {
+    ExportedProperties { labels: export.exported_labels.clone(), annotations: export.exported_annotations.clone(), ..of.clone() }
+}

@@ -1,0 +1,293 @@
+//! Kubernetes objects as plain values. What can't be read is left out with a line in the log: it is not there for the mesh.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use mesh_api::crd;
+use mesh_api::crd::mcs::ImportType;
+use mesh_api::translate::{ExportedPort, ExportedProperties, Transport};
+use mesh_api::well_known::{
+    ALLOW_UNMESHED, BUNDLE_KEY, HANDLE, HOSTNAME, IDENTITIES, INBOUND_PORT, INBOUND_PORT_DEFAULT, INJECTED, LINK, MANAGED_BY,
+    MANAGED_BY_ISTHMUS, MIRROR, MIRROR_CLUSTER, MIRROR_CLUSTER_SET, MIRROR_STAND_IN, MIRRORED_SERVICE, PROXYLESS, SYSTEM_NAMESPACE,
+};
+use mesh_names::{Protocol, ServiceId, ServicePort, SpiffeId, TrustDomain, TunnelPort};
+use mesh_topology::{Gateway, ImportKind, LinkHealth, Port};
+use mesh_trust::{Bundle, Issuer};
+
+use super::HANDLES;
+use crate::handles::Handles;
+use crate::observed::{
+    BundleText, Facts, Link, Mirror, Namespace, ObjectName, Peer, Pod, Requirement, Selector, Service, ServiceExport, ServiceImport, Slice,
+    SliceEndpoint, SlicePort,
+};
+
+pub(super) fn facts(of: core::ConfigMap) -> Option<Facts> {
+    let data = of.data.unwrap_or_default();
+    let ranges = data.get("ranges").map(String::as_str).unwrap_or_default();
+    Some(Facts {
+        cluster: parsed("facts.cluster", data.get("cluster")?)?,
+        trust_domain: parsed("facts.trustDomain", data.get("trustDomain")?)?,
+        ranges: words(ranges).filter_map(|range| parsed("facts.ranges", range)).collect(),
+        allow_unmeshed: data.get("allowUnmeshed").is_some_and(|text| text == "true"),
+    })
+}
+
+pub(super) fn bundle(of: core::ConfigMap) -> Option<BundleText> {
+    of.data?.remove(BUNDLE_KEY).map(BundleText)
+}
+
+pub(super) fn issuer(of: core::Secret) -> Option<Issuer> {
+    let data = of.data.unwrap_or_default();
+    let text = |key: &str| data.get(key).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
+    let read = Issuer::from_pem(text("tls.crt")?, text("tls.key")?);
+    read.inspect_err(|error| tracing::error!(%error, "the issuer's Secret can't be used")).ok()
+}
+
+pub(super) fn handles(of: core::Secret) -> Option<Handles> {
+    Handles::new(&of.data?.get(HANDLE_KEY)?.0)
+}
+
+/// The Secret of a new handle key.
+pub(super) fn handle_key(key: [u8; crate::handles::KEY_BYTES]) -> core::Secret {
+    core::Secret {
+        metadata: ObjectMeta {
+            name: Some(HANDLES.to_owned()),
+            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
+            labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), MANAGED_BY_ISTHMUS.to_owned())])),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(HANDLE_KEY.to_owned(), ByteString(key.to_vec()))])),
+        ..core::Secret::default()
+    }
+}
+
+pub(super) fn service(of: core::Service) -> Option<Service> {
+    let id = service_id(&of.metadata)?;
+    let mirror = mirror(&of.metadata)?;
+    let spec = of.spec?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let ips = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
+    let affinity = spec.session_affinity.filter(|affinity| affinity != "None").unwrap_or_default();
+    let timeout = spec.session_affinity_config.and_then(|config| config.client_ip).and_then(|client| client.timeout_seconds);
+    let properties = ExportedProperties {
+        session_affinity: affinity,
+        session_affinity_timeout: timeout.and_then(|seconds| seconds.try_into().ok()).unwrap_or_default(),
+        internal_traffic_policy: spec.internal_traffic_policy.unwrap_or_default(),
+        traffic_distribution: spec.traffic_distribution.unwrap_or_default(),
+        ..ExportedProperties::default()
+    };
+    let ports = spec.ports.unwrap_or_default().into_iter().filter_map(service_port).collect();
+    let addresses = ips.iter().filter(|ip| *ip != "None").filter_map(|ip| parsed("service.clusterIPs", ip)).collect();
+    Some(Service { id, addresses, ports, mirror, properties })
+}
+
+fn service_port(of: core::ServicePort) -> Option<ExportedPort> {
+    Some(ExportedPort {
+        name: of.name.filter(|name| !name.is_empty()).and_then(|name| parsed("service.ports.name", &name)),
+        number: u32::try_from(of.port).ok()?.try_into().ok()?,
+        transport: Transport::read(of.protocol.as_deref().unwrap_or_default())?,
+        app_protocol: of.app_protocol.filter(|protocol| !protocol.is_empty()),
+    })
+}
+
+/// `None` when the labels are a mirror's but can't be read; `Some(None)` for what is no mirror.
+#[expect(clippy::option_option, reason = "unreadable, no mirror and a mirror are three things, asked at one place")]
+fn mirror(of: &ObjectMeta) -> Option<Option<Mirror>> {
+    let labels = of.labels.clone().unwrap_or_default();
+    let annotations = of.annotations.clone().unwrap_or_default();
+    let Some(kind) = labels.get(MIRROR) else { return Some(None) };
+    let service = ServiceId::parse(of.namespace.as_deref()?, labels.get(MIRRORED_SERVICE)?).ok()?;
+    let link = || parsed("mirror.link", labels.get(LINK)?);
+    let mirror = match kind.as_str() {
+        MIRROR_CLUSTER_SET => Mirror::ClusterSet(service),
+        MIRROR_CLUSTER => Mirror::Cluster {
+            link: link()?,
+            service,
+            identities: words(annotations.get(IDENTITIES).map(String::as_str).unwrap_or_default())
+                .filter_map(|id| parsed("mirror.identities", id))
+                .collect(),
+            proxyless: annotations.get(PROXYLESS).is_some_and(|text| text == "true"),
+        },
+        MIRROR_STAND_IN => Mirror::StandIn {
+            link: link()?,
+            service,
+            hostname: labels.get(HOSTNAME).and_then(|name| parsed("mirror.hostname", name)),
+            handle: parsed("mirror.handle", annotations.get(HANDLE)?)?,
+        },
+        _ => return None,
+    };
+    Some(Some(mirror))
+}
+
+pub(super) fn slice(of: EndpointSlice) -> Option<Slice> {
+    let labels = of.metadata.labels.as_ref()?;
+    let service = ServiceId::parse(of.metadata.namespace.as_deref()?, labels.get(SERVICE_NAME)?).ok()?;
+    let namespace: Box<str> = service.namespace().as_str().into();
+    Some(Slice {
+        ports: of.ports.unwrap_or_default().into_iter().filter_map(slice_port).collect(),
+        endpoints: of.endpoints.into_iter().filter_map(|endpoint| slice_endpoint(endpoint, &namespace)).collect(),
+        service,
+    })
+}
+
+fn slice_port(of: EndpointPort) -> Option<SlicePort> {
+    Some(SlicePort {
+        number: u32::try_from(of.port?).ok()?.try_into().ok()?,
+        protocol: Protocol::declared(of.protocol.as_deref(), of.app_protocol.as_deref(), of.name.as_deref()),
+        name: of.name.unwrap_or_default().into(),
+    })
+}
+
+fn slice_endpoint(of: Endpoint, namespace: &str) -> Option<SliceEndpoint> {
+    let conditions = of.conditions.unwrap_or_default();
+    let pod = of.target_ref.filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| target.name);
+    Some(SliceEndpoint {
+        address: parsed("endpointslice.addresses", of.addresses.first()?)?,
+        ready: conditions.ready != Some(false),
+        hostname: of.hostname.and_then(|hostname| parsed("endpointslice.hostname", &hostname)),
+        zone: of.zone.and_then(|zone| parsed("endpointslice.zone", &zone)),
+        pod: pod.map(|name| ObjectName { namespace: namespace.into(), name: name.into() }),
+    })
+}
+
+pub(super) fn pod(of: core::Pod) -> Option<Pod> {
+    let annotations = of.metadata.annotations.unwrap_or_default();
+    let spec = of.spec?;
+    let inbound = (annotations.get(INJECTED).map(String::as_str) == Some("true")).then(|| {
+        let said = annotations.get(INBOUND_PORT).and_then(|port| parsed::<TunnelPort>("pod.inbound-port", port));
+        said.or_else(|| INBOUND_PORT_DEFAULT.try_into().ok())
+    });
+    Some(Pod {
+        uid: parsed("pod.uid", &of.metadata.uid?)?,
+        account: spec.service_account_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned()).into(),
+        inbound: inbound.flatten(),
+    })
+}
+
+pub(super) fn namespace(of: core::Namespace) -> Option<Namespace> {
+    Some(Namespace { allow_unmeshed: allow_unmeshed(&of.metadata) })
+}
+
+pub(super) fn export(of: crd::ServiceExport) -> Option<ServiceExport> {
+    Some(ServiceExport {
+        id: service_id(&of.metadata)?,
+        allow_unmeshed: allow_unmeshed(&of.metadata),
+        created_at: of.metadata.creation_timestamp.map(|time| time.0.as_second()).unwrap_or_default(),
+        labels: of.metadata.labels.unwrap_or_default(),
+        exported_labels: of.spec.exported_labels.unwrap_or_default(),
+        exported_annotations: of.spec.exported_annotations.unwrap_or_default(),
+    })
+}
+
+pub(super) fn import(of: crd::ServiceImport) -> Option<ServiceImport> {
+    let port = |port: crd::mcs::ImportPort| {
+        let protocol = Protocol::declared(Some(&port.protocol), port.app_protocol.as_deref(), port.name.as_deref());
+        let number: ServicePort = u32::try_from(port.port).ok()?.try_into().ok()?;
+        Some(Port { name: port.name.and_then(|name| parsed("serviceimport.ports.name", &name)), number, protocol })
+    };
+    let clusters = of.status.unwrap_or_default().clusters;
+    Some(ServiceImport {
+        id: service_id(&of.metadata)?,
+        addresses: of.spec.ips.iter().filter_map(|ip| parsed("serviceimport.ips", ip)).collect(),
+        kind: match of.spec.kind {
+            ImportType::ClusterSetIP => ImportKind::ClusterSetIp,
+            ImportType::Headless => ImportKind::Headless,
+        },
+        ports: of.spec.ports.into_iter().filter_map(port).collect(),
+        clusters: clusters.iter().filter_map(|one| parsed("serviceimport.clusters", &one.cluster)).collect(),
+    })
+}
+
+pub(super) fn link(of: crd::Link) -> Option<Link> {
+    let spec = of.spec;
+    let trust_domain: TrustDomain = parsed("link.trustDomain", &spec.trust_domain)?;
+    let gateway = |gateway: &crd::LinkGateway| {
+        let identity: SpiffeId = parsed("link.gateways.identity", &gateway.identity)?;
+        let address: IpAddr = parsed("link.gateways.address", &gateway.address)?;
+        (*identity.trust_domain() == trust_domain && gateway.port != 0)
+            .then(|| Gateway { address: SocketAddr::new(address, gateway.port), identity })
+    };
+    Some(Link {
+        bundle: linked_bundle(&trust_domain, &spec.bundle),
+        link: mesh_topology::Link {
+            name: parsed("link.name", of.metadata.name.as_deref()?)?,
+            id: parsed("link.clusterId", &spec.cluster_id)?,
+            gateways: spec.gateways.iter().filter_map(gateway).collect(),
+            health: LinkHealth::Unknown,
+            priority: spec.priority.try_into().unwrap_or_default(),
+            trust_domain,
+        },
+    })
+}
+
+pub(super) fn peer(of: crd::Peer) -> Option<Peer> {
+    let spec = of.spec;
+    let trust_domain: TrustDomain = parsed("peer.trustDomain", &spec.trust_domain)?;
+    let caller: SpiffeId = parsed("peer.caller", &spec.caller)?;
+    if *caller.trust_domain() != trust_domain {
+        tracing::warn!(%caller, %trust_domain, "a peer's caller is of another trust domain: it is passed over");
+        return None;
+    }
+    Some(Peer {
+        name: parsed("peer.name", of.metadata.name.as_deref()?)?,
+        id: parsed("peer.clusterId", &spec.cluster_id)?,
+        bundle: linked_bundle(&trust_domain, &spec.bundle),
+        namespaces: spec.grant.namespaces,
+        selector: spec.grant.selector.map(selector),
+        trust_domain,
+        caller,
+    })
+}
+
+fn selector(of: LabelSelector) -> Selector {
+    let equal = of.match_labels.unwrap_or_default().into_iter().map(|(key, value)| Requirement::In(key, vec![value]));
+    let expressions = of.match_expressions.unwrap_or_default().into_iter().map(|one| {
+        let values = one.values.unwrap_or_default();
+        match one.operator.as_str() {
+            "In" => Requirement::In(one.key, values),
+            "NotIn" => Requirement::NotIn(one.key, values),
+            "Exists" => Requirement::Exists(one.key),
+            "DoesNotExist" => Requirement::Missing(one.key),
+            _ => Requirement::Unknown,
+        }
+    });
+    Selector(equal.chain(expressions).collect())
+}
+
+fn linked_bundle(trust_domain: &TrustDomain, json: &str) -> Option<Bundle> {
+    let read = Bundle::from_spiffe_json(trust_domain.clone(), json.as_bytes());
+    read.inspect_err(|error| tracing::warn!(%error, "a linked cluster's bundle can't be used")).ok()
+}
+
+fn allow_unmeshed(of: &ObjectMeta) -> Option<bool> {
+    match of.annotations.as_ref()?.get(ALLOW_UNMESHED)?.as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn service_id(of: &ObjectMeta) -> Option<ServiceId> {
+    ServiceId::parse(of.namespace.as_deref()?, of.name.as_deref()?).ok()
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+fn parsed<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Option<T> {
+    text.parse().inspect_err(|error| tracing::warn!(field, %error, "not readable, passed over")).ok()
+}
+
+/// The label that ties an EndpointSlice to its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The member of the Secret of handles.
+const HANDLE_KEY: &str = "key";

@@ -1,0 +1,513 @@
+//! What control knows of its cluster, as plain values: no Kubernetes type gets past here.
+//!
+//! Each kind is a table that its watch writes and everybody else reads. Invariant: absent means "not there" only in a [`Complete`], and a
+//! fresh listing that comes from another cluster, or that lost more than half of what was known, is held: the last state stays, events
+//! go on to be applied to the held one, and it takes over once it may. A person accepts it by restarting control.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use mesh_api::client::hold::{self, Hold};
+use mesh_api::translate::{ExportedPort, ExportedProperties};
+use mesh_names::{
+    AppPort, ClusterId, ClusterName, EndpointName, Handle, Label, Protocol, ServiceId, SpiffeId, TrustDomain, TunnelPort, Zone,
+};
+use mesh_topology::ImportKind;
+use mesh_trust::{Bundle, Issuer};
+
+use crate::handles::Handles;
+
+/// Which object of its kind: namespace (empty for cluster-scoped kinds) and name, as Kubernetes has them. Only ever compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// The namespace.
+    pub namespace: Box<str>,
+    /// The name.
+    pub name: Box<str>,
+}
+
+/// The objects of one kind.
+pub type Objects<T> = BTreeMap<ObjectName, Arc<T>>;
+
+/// One kind of object, as its watch has seen it.
+#[derive(Debug)]
+pub struct Seen<T> {
+    objects: Arc<Objects<T>>,
+    held: Option<Held<T>>,
+    complete: bool,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    from: ClusterId,
+    objects: Objects<T>,
+    why: Hold,
+}
+
+impl<T> Clone for Held<T> {
+    fn clone(&self) -> Self {
+        Self { from: self.from.clone(), objects: self.objects.clone(), why: self.why.clone() }
+    }
+}
+
+impl<T> Clone for Seen<T> {
+    fn clone(&self) -> Self {
+        Self { objects: Arc::clone(&self.objects), held: self.held.clone(), complete: self.complete }
+    }
+}
+
+impl<T> Default for Seen<T> {
+    fn default() -> Self {
+        Self { objects: Arc::default(), held: None, complete: false }
+    }
+}
+
+impl<T> Seen<T> {
+    /// A whole listing by the cluster `from`, of a state of the cluster `own` (none before the first).
+    pub fn on_listed(&mut self, own: Option<&ClusterId>, from: &ClusterId, fresh: Objects<T>) {
+        let missing = self.objects.keys().filter(|known| !fresh.contains_key(*known)).count();
+        match hold::check(own, from, self.objects.len(), missing) {
+            Ok(()) => {
+                (self.objects, self.held, self.complete) = (Arc::new(fresh), None, true);
+            }
+            Err(why) => self.held = Some(Held { from: from.clone(), objects: fresh, why }),
+        }
+    }
+
+    /// An object is there, or has changed.
+    pub fn on_set(&mut self, own: Option<&ClusterId>, name: ObjectName, object: T) {
+        match &mut self.held {
+            None => {
+                Arc::make_mut(&mut self.objects).insert(name, Arc::new(object));
+            }
+            Some(held) => {
+                held.objects.insert(name, Arc::new(object));
+                self.reconsider(own);
+            }
+        }
+    }
+
+    /// An object is gone, or can no longer be read.
+    pub fn on_gone(&mut self, own: Option<&ClusterId>, name: &ObjectName) {
+        match &mut self.held {
+            None if self.objects.contains_key(name) => {
+                Arc::make_mut(&mut self.objects).remove(name);
+            }
+            None => {}
+            Some(held) => {
+                held.objects.remove(name);
+                self.reconsider(own);
+            }
+        }
+    }
+
+    /// The objects.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.objects.values()
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn get(&self, name: &ObjectName) -> Option<&Arc<T>> {
+        self.objects.get(name)
+    }
+
+    /// The only object, for kinds that are watched by name.
+    #[must_use]
+    pub fn only(&self) -> Option<&Arc<T>> {
+        self.objects.values().next()
+    }
+
+    /// Whether a first listing has ended.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Why the latest listing is held, if it is.
+    #[must_use]
+    pub fn held(&self) -> Option<&Hold> {
+        self.held.as_ref().map(|held| &held.why)
+    }
+
+    fn reconsider(&mut self, own: Option<&ClusterId>) {
+        if let Some(held) = self.held.take() {
+            self.on_listed(own, &held.from, held.objects);
+        }
+    }
+}
+
+/// Everything that the watches have seen. Clones share the tables.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The uid of `kube-system` at the first listing; what comes from another cluster is held.
+    pub cluster_id: Option<ClusterId>,
+    /// ConfigMap `isthmus`.
+    pub facts: Seen<Facts>,
+    /// ConfigMap `isthmus-bundle`.
+    pub bundle: Seen<BundleText>,
+    /// Secret `isthmus-issuer`.
+    pub issuer: Seen<Issuer>,
+    /// Secret `isthmus-handles`.
+    pub handles: Seen<Handles>,
+    /// Services, mirrors included.
+    pub services: Seen<Service>,
+    /// EndpointSlices.
+    pub slices: Seen<Slice>,
+    /// Pods.
+    pub pods: Seen<Pod>,
+    /// Namespaces.
+    pub namespaces: Seen<Namespace>,
+    /// ServiceExports.
+    pub exports: Seen<ServiceExport>,
+    /// ServiceImports.
+    pub imports: Seen<ServiceImport>,
+    /// Links.
+    pub links: Seen<Link>,
+    /// Peers.
+    pub peers: Seen<Peer>,
+}
+
+/// An [`Observed`] whose first listings have ended, so absent means not there.
+#[derive(Clone, Debug)]
+pub struct Complete {
+    /// What was seen.
+    pub seen: Observed,
+    /// The cluster's id.
+    pub id: ClusterId,
+    /// The cluster's facts.
+    pub facts: Arc<Facts>,
+    /// What names endpoints outside the cluster.
+    pub handles: Arc<Handles>,
+    /// The cluster's own bundle.
+    pub bundle: Bundle,
+}
+
+impl Observed {
+    /// This state as a complete one, if it is.
+    #[must_use]
+    pub fn complete(&self) -> Option<Complete> {
+        let listed = [
+            self.services.is_complete(),
+            self.slices.is_complete(),
+            self.pods.is_complete(),
+            self.namespaces.is_complete(),
+            self.exports.is_complete(),
+            self.imports.is_complete(),
+            self.links.is_complete(),
+            self.peers.is_complete(),
+        ];
+        if listed.contains(&false) {
+            return None;
+        }
+        let facts = Arc::clone(self.facts.only()?);
+        let bundle = self.own_bundle()?;
+        Some(Complete { id: self.cluster_id.clone()?, handles: Arc::clone(self.handles.only()?), seen: self.clone(), facts, bundle })
+    }
+
+    /// The own bundle, once facts and bundle have been seen and fit together.
+    #[must_use]
+    pub fn own_bundle(&self) -> Option<Bundle> {
+        let (facts, text) = (self.facts.only()?, self.bundle.only()?);
+        Bundle::from_spiffe_json(facts.trust_domain.clone(), text.0.as_bytes()).ok()
+    }
+
+    /// The kinds whose latest listing is held, and why.
+    #[must_use]
+    pub fn holds(&self) -> Vec<(&'static str, &Hold)> {
+        let all = [
+            ("services", self.services.held()),
+            ("endpointslices", self.slices.held()),
+            ("pods", self.pods.held()),
+            ("namespaces", self.namespaces.held()),
+            ("serviceexports", self.exports.held()),
+            ("serviceimports", self.imports.held()),
+            ("links", self.links.held()),
+            ("peers", self.peers.held()),
+            ("facts", self.facts.held()),
+            ("bundle", self.bundle.held()),
+            ("issuer", self.issuer.held()),
+            ("handles", self.handles.held()),
+        ];
+        all.into_iter().filter_map(|(kind, why)| why.map(|why| (kind, why))).collect()
+    }
+}
+
+/// What a cluster was installed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// The ranges of its pods, Services and cluster-set addresses.
+    pub ranges: Vec<IpNet>,
+    /// Whether endpoints without a proxy are served unless an export or a namespace says otherwise.
+    pub allow_unmeshed: bool,
+}
+
+/// The own bundle as it lies in its ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleText(pub String);
+
+/// A Service of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub id: ServiceId,
+    /// Its cluster IPs; none when it is headless.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ExportedPort>,
+    /// What of a remote service it stands for; none for a service of this cluster.
+    pub mirror: Option<Mirror>,
+    /// What exports carry beside ports.
+    pub properties: ExportedProperties,
+}
+
+/// What a mirror object stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mirror {
+    /// One linked cluster's service.
+    Cluster {
+        /// The link.
+        link: ClusterName,
+        /// The service.
+        service: ServiceId,
+        /// The ids that serve it, as the mirror controller wrote them.
+        identities: Vec<SpiffeId>,
+        /// Whether its endpoints have no proxy.
+        proxyless: bool,
+    },
+    /// A service of the cluster set.
+    ClusterSet(ServiceId),
+    /// One endpoint of a linked cluster's headless service.
+    StandIn {
+        /// The link.
+        link: ClusterName,
+        /// The service.
+        service: ServiceId,
+        /// The endpoint's hostname.
+        hostname: Option<Label>,
+        /// The endpoint's handle.
+        handle: Handle,
+    },
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The Service that it belongs to.
+    pub service: ServiceId,
+    /// Its ports.
+    pub ports: Vec<SlicePort>,
+    /// Its endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// A port of an EndpointSlice; its name is the Service's port's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Empty when the Service's port has none.
+    pub name: Box<str>,
+    /// Where endpoints listen.
+    pub number: AppPort,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// An endpoint of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its first address.
+    pub address: IpAddr,
+    /// Whether it wants requests.
+    pub ready: bool,
+    /// Its DNS label.
+    pub hostname: Option<Label>,
+    /// Its zone.
+    pub zone: Option<Zone>,
+    /// The pod that it is.
+    pub pod: Option<ObjectName>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its uid.
+    pub uid: EndpointName,
+    /// Its service account.
+    pub account: Box<str>,
+    /// Where its inbound proxy listens; none when it has no proxy.
+    pub inbound: Option<TunnelPort>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// What it says of endpoints without a proxy.
+    pub allow_unmeshed: Option<bool>,
+}
+
+/// A ServiceExport.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceExport {
+    /// The service.
+    pub id: ServiceId,
+    /// Its labels, which grants select by.
+    pub labels: BTreeMap<String, String>,
+    /// What it says of endpoints without a proxy.
+    pub allow_unmeshed: Option<bool>,
+    /// When it was made, seconds since 1970.
+    pub created_at: i64,
+    /// Labels that travel to the import.
+    pub exported_labels: BTreeMap<String, String>,
+    /// Annotations that travel to the import.
+    pub exported_annotations: BTreeMap<String, String>,
+}
+
+/// A ServiceImport, as the mirror controller merged it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceImport {
+    /// The service.
+    pub id: ServiceId,
+    /// Its cluster-set addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it has one address or one per endpoint.
+    pub kind: ImportKind,
+    /// Its ports.
+    pub ports: Vec<mesh_topology::Port>,
+    /// The clusters that contribute.
+    pub clusters: Vec<ClusterId>,
+}
+
+/// A Link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// What topology knows of it; its health is not in the Kubernetes API.
+    pub link: mesh_topology::Link,
+    /// The other cluster's bundle.
+    pub bundle: Option<Bundle>,
+}
+
+/// A Peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The other cluster's name.
+    pub name: ClusterName,
+    /// The other cluster's id.
+    pub id: ClusterId,
+    /// The other cluster's trust domain.
+    pub trust_domain: TrustDomain,
+    /// The one identity that may call control services.
+    pub caller: SpiffeId,
+    /// The other cluster's bundle.
+    pub bundle: Option<Bundle>,
+    /// The namespaces whose exports it may have; `*` is all.
+    pub namespaces: Vec<String>,
+    /// The labels that those exports must have.
+    pub selector: Option<Selector>,
+}
+
+/// A label selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector(pub Vec<Requirement>);
+
+/// One requirement of a label selector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// The label has one of these values.
+    In(String, Vec<String>),
+    /// The label is missing, or has none of these values.
+    NotIn(String, Vec<String>),
+    /// The label is there.
+    Exists(String),
+    /// The label is not there.
+    Missing(String),
+    /// Something that this release does not know: it fits nothing.
+    Unknown,
+}
+
+impl Selector {
+    /// Whether `labels` fit.
+    #[must_use]
+    pub fn fits(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|requirement| match requirement {
+            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Requirement::Exists(key) => labels.contains_key(key),
+            Requirement::Missing(key) => !labels.contains_key(key),
+            Requirement::Unknown => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> ObjectName {
+        ObjectName { namespace: "shop".into(), name: name.into() }
+    }
+
+    fn listing(names: std::ops::Range<usize>) -> Objects<usize> {
+        names.map(|index| (named(&index.to_string()), Arc::new(index))).collect()
+    }
+
+    fn seen(own: &ClusterId, names: std::ops::Range<usize>) -> Seen<usize> {
+        let mut seen = Seen::default();
+        assert!(!seen.is_complete());
+        seen.on_listed(None, own, listing(names));
+        assert!(seen.is_complete());
+        seen
+    }
+
+    #[test]
+    fn a_fresh_listing_that_lost_more_than_half_is_held_until_it_has_recovered() {
+        let own: ClusterId = "a".parse().unwrap();
+        let mut seen = seen(&own, 0..10);
+        seen.on_listed(Some(&own), &own, listing(0..4));
+        assert!(matches!(seen.held(), Some(Hold::LostMoreThanHalf { known: 10, missing: 6 })));
+        assert_eq!(seen.iter().count(), 10, "the last state stays");
+        seen.on_gone(Some(&own), &named("0"));
+        assert_eq!(seen.iter().count(), 10, "events of a held listing change nothing");
+        seen.on_set(Some(&own), named("7"), 7);
+        seen.on_set(Some(&own), named("8"), 8);
+        assert_eq!((seen.iter().count(), seen.held()), (5, None), "enough has come back");
+    }
+
+    #[test]
+    fn a_listing_of_another_cluster_is_held_until_the_own_one_answers_again() {
+        let (own, other): (ClusterId, ClusterId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let mut seen = seen(&own, 0..3);
+        seen.on_listed(Some(&own), &other, listing(0..3));
+        assert!(matches!(seen.held(), Some(Hold::OtherCluster { .. })));
+        seen.on_listed(Some(&own), &own, listing(0..2));
+        assert_eq!((seen.iter().count(), seen.held()), (2, None));
+    }
+
+    #[test]
+    fn deletions_one_by_one_are_believed() {
+        let own: ClusterId = "a".parse().unwrap();
+        let mut seen = seen(&own, 0..12);
+        for index in 0..12 {
+            seen.on_gone(Some(&own), &named(&index.to_string()));
+        }
+        assert_eq!((seen.iter().count(), seen.held()), (0, None));
+    }
+
+    #[test]
+    fn a_selector_reads_as_kubernetes_has_it() {
+        let labels = BTreeMap::from([("tier".to_owned(), "gold".to_owned())]);
+        let check = |requirement, expected| assert_eq!(Selector(vec![requirement]).fits(&labels), expected);
+        check(Requirement::In("tier".into(), vec!["gold".into()]), true);
+        check(Requirement::In("none".into(), vec!["gold".into()]), false);
+        check(Requirement::NotIn("none".into(), vec!["gold".into()]), true);
+        check(Requirement::NotIn("tier".into(), vec!["gold".into()]), false);
+        check(Requirement::Exists("tier".into()), true);
+        check(Requirement::Missing("tier".into()), false);
+        check(Requirement::Unknown, false);
+    }
+}
