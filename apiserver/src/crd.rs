@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::{
+    apply::Lists,
     kinds::{Kind, Stored},
     object,
     schema::Schema,
@@ -15,6 +16,10 @@ use crate::{
 pub(crate) struct Custom {
     /// The version's schema; none when it has none that can be read.
     pub schema: Option<Arc<Schema>>,
+    /// The schema as the definition states it; null when it has none.
+    pub open_api: Arc<Value>,
+    /// How its fields merge.
+    pub lists: Lists,
     /// The paths of the scale subresource.
     pub scale: Option<Value>,
     /// Printer columns.
@@ -35,6 +40,7 @@ fn kind(definition: &Value, version: &Value) -> Kind {
         list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
     };
     let text = |path: &str| object::text(definition, path).to_owned();
+    let open_api = object::at(version, "schema.openAPIV3Schema").cloned().unwrap_or_default();
     let scale = object::at(version, "subresources.scale").cloned();
     let mut subresources = Vec::new();
     if scale.is_some() {
@@ -55,7 +61,9 @@ fn kind(definition: &Value, version: &Value) -> Kind {
         subresources,
         stored: Stored::Kept,
         custom: Some(Custom {
-            schema: object::at(version, "schema.openAPIV3Schema").and_then(|schema| Schema::parse(schema).ok()).map(Arc::new),
+            schema: Schema::parse(&open_api).ok().filter(|_| open_api.is_object()).map(Arc::new),
+            lists: Lists::of_schema(&open_api),
+            open_api: Arc::new(open_api),
             scale,
             columns: version.get("additionalPrinterColumns").and_then(Value::as_array).cloned(),
         }),

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::apply::Conflict;
+
 /// A request that was refused, in Kubernetes' terms.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -50,6 +52,18 @@ impl Failure {
     /// 409 for a version that has moved on, or a precondition that fails.
     pub(crate) fn conflict(resource: &str, name: &str, why: &str) -> Self {
         Self::of(409, "Conflict", format!("Operation cannot be fulfilled on {resource} {name:?}: {why}"), resource, name)
+    }
+
+    /// 409 for fields that other managers own.
+    pub(crate) fn owned(message: String, conflicts: &[Conflict]) -> Self {
+        let cause = |conflict: &Conflict| json!({"reason": "FieldManagerConflict", "message": conflict.cause(), "field": conflict.field});
+        let causes = conflicts.iter().map(cause).collect::<Vec<_>>();
+        Self { details: json!({"causes": causes}), ..Self::new(409, "Conflict", message) }
+    }
+
+    /// 415.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(415, "UnsupportedMediaType", message)
     }
 
     /// 403.

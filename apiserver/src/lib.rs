@@ -3,6 +3,7 @@
 //! It knows Kubernetes and nothing of the mesh. A request's way: `serve` → `http` (who, what, which verb) → `write` or `http::read` →
 //! `store` → `journal`. Left out on purpose: RBAC, admission, CEL, logs, exec.
 
+pub mod apply;
 mod config;
 mod crd;
 mod defaults;

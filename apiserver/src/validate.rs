@@ -8,7 +8,7 @@ use crate::{
     crd,
     failure::Failure,
     kinds::Kind,
-    object,
+    object, openapi,
     write::{Loopback, Rules},
 };
 
@@ -32,6 +32,14 @@ pub(crate) fn custom(kind: &Kind, object: &mut Value) -> Result<(), Failure> {
     schema.default_and_prune(object);
     let causes = schema.validate(object).into_iter().map(|found| (found.reason.to_owned(), found.field, found.message)).collect::<Vec<_>>();
     refuse(kind, object, &causes)
+}
+
+/// The fields of an object that its kind does not have.
+pub(crate) fn unknown(kind: &Kind, object: &Value) -> Vec<String> {
+    match &kind.custom {
+        None => openapi::unknown_fields(&kind.group, &kind.kind, object),
+        Some(custom) => custom.schema.as_ref().map(|schema| schema.unknown_fields(object)).unwrap_or_default(),
+    }
 }
 
 /// The rules of built-in kinds.

@@ -25,6 +25,22 @@ pub(crate) struct Place<'a> {
     pub subresource: &'a str,
     /// What the server was told.
     pub rules: &'a Rules,
+    /// Who owns the fields that the write changes.
+    pub ownership: Ownership<'a>,
+}
+
+/// Who owns the fields that a write changes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ownership<'a> {
+    /// The manager who makes the write, through a subresource unless that is empty.
+    Tracked {
+        /// The field manager.
+        manager: &'a str,
+        /// The subresource that is noted with it.
+        through: &'a str,
+    },
+    /// Server-side apply has noted it in the object already.
+    Applied,
 }
 
 /// What the server's flags decide about objects.
@@ -87,7 +103,6 @@ pub(crate) fn create(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Resu
         object::map(&mut new).remove("status");
     }
     prepare(tx, place, None, &mut new)?;
-    new = managed::carry(None, new);
     Ok(Value::clone(&tx.put(key, new)?.value))
 }
 
@@ -130,16 +145,16 @@ pub(crate) fn update(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Resu
             return Err(Failure::invalid(&kind.group, &kind.kind, place.name, &[cause]));
         }
     }
-    if place.subresource != "status" {
-        prepare(tx, place, Some(before), &mut new)?;
-    } else {
+    if place.subresource == "status" {
         validate::custom(kind, &mut new)?;
+        managed::track(place, Some(before), &mut new);
+    } else {
+        prepare(tx, place, Some(before), &mut new)?;
     }
     if has_generation(kind) && !same_except(before, &new, &["metadata", "status"]) {
         let generation = object::at(before, "metadata.generation").and_then(Value::as_i64).unwrap_or(0);
         object::metadata(&mut new).insert("generation".to_owned(), json!(generation + 1));
     }
-    new = managed::carry(Some(before), new);
     if managed::without_times(&new) == managed::without_times(before) {
         return Ok(before.clone());
     }
@@ -249,7 +264,7 @@ fn grace(key: &Key, pod: &Value, options: &DeleteOptions) -> i64 {
 }
 
 /// Checks that a body is for the place it was sent to, and completes it from there.
-fn fit(place: &Place<'_>, new: &mut Value) -> Result<(), Failure> {
+pub(crate) fn fit(place: &Place<'_>, new: &mut Value) -> Result<(), Failure> {
     let kind = place.kind;
     if !new.is_object() {
         return Err(Failure::bad_request("the body of the request is no object"));
@@ -300,12 +315,13 @@ fn name_it(new: &mut Value) {
     }
 }
 
-/// Defaults, allocation and validation, in the order in which the real server has them.
+/// Defaults, ownership, validation and allocation, in the order in which the real server has them: nobody owns what is allocated.
 fn prepare(tx: &mut Tx<'_>, place: &Place<'_>, before: Option<&Value>, new: &mut Value) -> Result<(), Failure> {
     let kind = place.kind;
     defaults::apply(kind, before, new);
     validate::metadata(kind, new)?;
     validate::custom(kind, new)?;
+    managed::track(place, before, new);
     validate::builtin(kind, before, new, place.rules)?;
     if kind.is("", "Service") {
         service_ip::allocate(tx, before, new, &place.rules.service_range)?;

@@ -35,6 +35,17 @@ pub(crate) fn failure(failure: &Failure) -> Response<Body> {
     json(failure.code, failure.status().to_string())
 }
 
+/// The answer with warnings, which `kubectl` prints.
+pub(crate) fn warned(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = http::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    response
+}
+
 /// What the caller wants objects as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {

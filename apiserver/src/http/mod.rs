@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod auth;
 pub(crate) mod discovery;
+mod patch;
 mod read;
 mod subresource;
 
@@ -23,11 +24,12 @@ use self::{
 use crate::{
     failure::Failure,
     kinds::{Kind, Stored},
-    lifecycle, object, patch,
+    lifecycle, managed, object,
     path::{self, Query, Target},
     store::{Key, Mode, Store, Tx},
     tokens::{ISSUER, Signer},
-    write::{self, DeleteOptions, Deleted, Place, Rules},
+    validate,
+    write::{self, DeleteOptions, Deleted, Ownership, Place, Rules},
 };
 
 /// Everything that answering needs.
@@ -53,6 +55,26 @@ struct Call<'a> {
     headers: &'a HeaderMap,
     body: Bytes,
     user: &'a User,
+    mode: Mode,
+}
+
+impl Call<'_> {
+    fn key(&self) -> Key {
+        Key::new(&self.kind.resource(), &self.target.namespace, &self.target.name)
+    }
+
+    fn not_found(&self) -> Failure {
+        Failure::not_found(&self.kind.resource(), &self.target.name)
+    }
+
+    fn header(&self, name: &str) -> &str {
+        header(self.headers, name)
+    }
+
+    /// Who owns what this call writes.
+    fn manager(&self) -> &str {
+        managed::manager(self.query.get("fieldManager"), self.header("user-agent"))
+    }
 }
 
 impl Api {
@@ -78,7 +100,8 @@ impl Api {
         }
         let body = Limited::new(body, BODY_MAX).collect().await;
         let body = body.map_err(|_| Failure::new(413, "RequestEntityTooLarge", "the request's body is too large or broke off"))?.to_bytes();
-        let call = Call { kind, target, query: &query, headers: &parts.headers, body, user: &user };
+        let mode = mode(&parts.method, &query, &body);
+        let call = Call { kind, target, query: &query, headers: &parts.headers, body, user: &user, mode };
         self.resource(&parts.method, &call)
     }
 
@@ -123,7 +146,7 @@ impl Api {
             "" | "status" | "finalize" => {}
             _ => return self.subresource(method, call),
         }
-        let accept = header(call.headers, "accept");
+        let accept = call.header("accept");
         match (method, name.is_empty()) {
             (&Method::GET, true) => {
                 let selection = Selection::of(Arc::clone(&call.kind), namespace, call.query, accept)?;
@@ -134,18 +157,20 @@ impl Api {
                 }
             }
             (&Method::GET, false) => {
-                let found = self.store.get(&key(call)).ok_or_else(|| Failure::not_found(&call.kind.resource(), name))?;
+                let found = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
                 Ok(self.shown(200, call, &found.value))
             }
             (&Method::POST, true) => {
                 let new = parse(&call.body)?;
+                let unknown = unknown_fields(call, &new)?;
                 let created = self.write(call, |tx| write::create(tx, &self.place(call), new))?;
-                Ok(self.shown(201, call, &created))
+                Ok(answer::warned(self.shown(201, call, &created), &unknown))
             }
             (&Method::PUT, false) => {
                 let new = parse(&call.body)?;
+                let unknown = unknown_fields(call, &new)?;
                 let written = self.write(call, |tx| write::update(tx, &self.place(call), new))?;
-                Ok(self.shown(200, call, &written))
+                Ok(answer::warned(self.shown(200, call, &written), &unknown))
             }
             (&Method::PATCH, false) => self.patch(call),
             (&Method::DELETE, false) => self.delete(call),
@@ -154,36 +179,9 @@ impl Api {
         }
     }
 
-    fn patch(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
-        let content_type = header(call.headers, "content-type").split(';').next().unwrap_or_default().trim();
-        let resource = call.kind.resource();
-        let name = &call.target.name;
-        let written = self.write(call, |tx| {
-            let Some(live) = tx.get(&key(call)) else { return Err(Failure::not_found(&resource, name)) };
-            let live = read::in_version(&call.kind, &live.value);
-            let new = match content_type {
-                "application/json-patch+json" => patch::json_patch(&live, &call.body),
-                "application/merge-patch+json" => patch::merge_patch(&live, &call.body),
-                "application/strategic-merge-patch+json" if call.kind.custom.is_none() => {
-                    patch::strategic_patch(&live, &call.body, &call.kind.group, &call.kind.kind)
-                }
-                _ => {
-                    return Err(Failure::new(
-                        415,
-                        "UnsupportedMediaType",
-                        format!("the body of the request was in an unknown format - {content_type}"),
-                    ));
-                }
-            };
-            let new = new.map_err(|error| Failure::new(422, "Invalid", error.to_string()))?;
-            write::update(tx, &self.place(call), new)
-        })?;
-        Ok(self.shown(200, call, &written))
-    }
-
     fn delete(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
         let options = delete_options(call)?;
-        let deleted = self.write(call, |tx| write::delete(tx, &key(call), &options))?;
+        let deleted = self.write(call, |tx| write::delete(tx, &call.key(), &options))?;
         Ok(match deleted {
             Deleted::Marked(object) => self.shown(200, call, &object),
             Deleted::Gone(object) => answer::json(200, gone(&call.kind, &object).to_string()),
@@ -211,10 +209,7 @@ impl Api {
 
     /// Runs a write and what follows from it.
     fn write<T>(&self, call: &Call<'_>, decide: impl FnOnce(&mut Tx<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
-        let asked = call.query.get("dryRun") == "All"
-            || serde_json::from_slice::<Value>(&call.body).is_ok_and(|body| body["dryRun"] == json!(["All"]));
-        let mode = if asked { Mode::DryRun } else { Mode::Commit };
-        self.store.write(mode, |tx| {
+        self.store.write(call.mode, |tx| {
             let done = decide(tx)?;
             lifecycle::settle(tx, &self.rules)?;
             Ok(done)
@@ -228,21 +223,39 @@ impl Api {
             name: &call.target.name,
             subresource: &call.target.subresource,
             rules: &self.rules,
+            ownership: Ownership::Tracked { manager: call.manager(), through: &call.target.subresource },
         }
     }
 
     fn shown(&self, code: u16, call: &Call<'_>, object: &Value) -> Response<Body> {
-        let form = Form::of(header(call.headers, "accept"), call.query);
+        let form = Form::of(call.header("accept"), call.query);
         answer::json(code, form.show(&call.kind, &read::in_version(&call.kind, object)).to_string())
     }
 }
 
-fn key(call: &Call<'_>) -> Key {
-    Key::new(&call.kind.resource(), &call.target.namespace, &call.target.name)
+/// Whether the write is only tried: the query says so, or the options in a deletion's body.
+fn mode(method: &Method, query: &Query, body: &[u8]) -> Mode {
+    let options = || serde_json::from_slice::<Value>(body).is_ok_and(|body| body["dryRun"] == json!(["All"]));
+    if query.get("dryRun") == "All" || (method == Method::DELETE && options()) { Mode::DryRun } else { Mode::Commit }
 }
 
 fn parse(body: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(body).map_err(|error| Failure::bad_request(format!("the object provided is unrecognized: {error}")))
+}
+
+/// The fields that the kind does not have, to warn of; refused when the caller asks for strictness.
+fn unknown_fields(call: &Call<'_>, object: &Value) -> Result<Vec<String>, Failure> {
+    let validation = call.query.get("fieldValidation");
+    if validation == "Ignore" {
+        return Ok(Vec::new());
+    }
+    let unknown = validate::unknown(&call.kind, object);
+    let unknown = unknown.iter().map(|field| format!("unknown field {field:?}")).collect::<Vec<_>>();
+    if validation != "Strict" || unknown.is_empty() {
+        return Ok(unknown);
+    }
+    let (kind, version, told) = (&call.kind.kind, &call.kind.version, unknown.join(", "));
+    Err(Failure::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {told}")))
 }
 
 fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, Failure> {

@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 use super::{
     Api, Call,
     answer::{self, Body},
-    auth, key, not_allowed, parse, read,
+    auth, not_allowed, parse,
+    patch::patched,
+    read,
 };
 use crate::{
     failure::Failure,
     kinds::Kind,
-    object, patch,
+    object,
     store::Key,
     tokens::ISSUER,
     write::{self, DeleteOptions, Place},
@@ -25,7 +27,7 @@ impl Api {
             ("binding", &Method::POST) => self.bind(call),
             ("eviction", &Method::POST) => {
                 let options = DeleteOptions::of(&parse(&call.body)?["deleteOptions"]);
-                self.write(call, |tx| write::delete(tx, &key(call), &options))?;
+                self.write(call, |tx| write::delete(tx, &call.key(), &options))?;
                 Ok(answer::json(201, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}).to_string()))
             }
             _ => Err(not_allowed()),
@@ -33,16 +35,16 @@ impl Api {
     }
 
     fn scale(&self, method: &Method, call: &Call<'_>) -> Result<Response<Body>, Failure> {
-        let found = self.store.get(&key(call)).ok_or_else(|| Failure::not_found(&call.kind.resource(), &call.target.name))?;
+        let found = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
         if method == Method::GET {
             return Ok(answer::json(200, scale_of(&call.kind, &found.value).to_string()));
         }
         let written = self.write(call, |tx| {
-            let live = tx.get(&key(call)).ok_or_else(|| Failure::not_found(&call.kind.resource(), &call.target.name))?;
+            let live = tx.get(&call.key()).ok_or_else(|| call.not_found())?;
             let scale = scale_of(&call.kind, &live.value);
             let new = match *method {
                 Method::PUT => parse(&call.body)?,
-                Method::PATCH => patch::merge_patch(&scale, &call.body).map_err(|error| Failure::new(422, "Invalid", error.to_string()))?,
+                Method::PATCH => patched(call, &scale, Some(("autoscaling", "Scale")))?,
                 _ => return Err(not_allowed()),
             };
             let replicas = object::at(&new, "spec.replicas").cloned().unwrap_or_else(|| json!(0));
@@ -60,7 +62,7 @@ impl Api {
     fn bind(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
         let node = object::text(&parse(&call.body)?, "target.name").to_owned();
         self.write(call, |tx| {
-            let live = tx.get(&key(call)).ok_or_else(|| Failure::not_found(&call.kind.resource(), &call.target.name))?;
+            let live = tx.get(&call.key()).ok_or_else(|| call.not_found())?;
             let mut pod = Value::clone(&live.value);
             object::member(&mut pod, "spec").insert("nodeName".to_owned(), json!(node));
             write::update(tx, &Place { subresource: "", ..self.place(call) }, pod)
@@ -72,7 +74,7 @@ impl Api {
     fn token(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
         let mut request = parse(&call.body)?;
         let (namespace, name) = (&call.target.namespace, &call.target.name);
-        let account = self.store.get(&key(call)).ok_or_else(|| Failure::not_found("serviceaccounts", name))?;
+        let account = self.store.get(&call.key()).ok_or_else(|| Failure::not_found("serviceaccounts", name))?;
         let audiences = texts(object::at(&request, "spec.audiences"));
         let audiences = if audiences.is_empty() { vec![ISSUER.to_owned()] } else { audiences };
         let seconds = object::at(&request, "spec.expirationSeconds").and_then(Value::as_i64).unwrap_or(3_600);
