@@ -357,6 +357,17 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_of_kubectl_apply_takes_out_what_the_manifest_no_longer_has() {
+        check(
+            DEPLOYMENT,
+            containers(json!([{"name": "a", "image": "x"}, {"name": "gone", "image": "z"}, {"name": "server", "image": "s"}])),
+            json!({"spec": {"template": {"spec": {
+                "$setElementOrder/containers": [{"name": "a"}], "containers": [{"image": "y", "name": "a"}, {"$patch": "delete", "name": "gone"}]}}}}),
+            containers(json!([{"name": "a", "image": "y"}, {"name": "server", "image": "s"}])),
+        );
+    }
+
+    #[test]
     fn lists_of_scalars_are_united_and_cut() {
         check(
             POD,
