@@ -6,9 +6,8 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use mesh_api::client::discovery::{Follow, follow};
+use mesh_api::client::discovery::{Follow, Kind, follow};
 use mesh_api::client::identity::Bootstrap;
-use mesh_api::proto::Kind;
 use mesh_runtime::admin::Admin;
 use mesh_runtime::denied::Denied;
 use mesh_runtime::drain::{self, Drain};

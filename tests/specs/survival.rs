@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mesh_tests::eventually::time_passes;
 use mesh_tests::load::{Connections, Load, failures};
 use mesh_tests::{World, eventually};
 
@@ -20,7 +21,7 @@ async fn no_request_fails_while_both_control_planes_are_killed_and_return() {
             world.kill(cluster, component).unwrap();
         }
     }
-    tokio::time::sleep(LASTING).await;
+    time_passes(LASTING).await;
     eventually("the API servers are back", async || mirrored(&world)).await;
     eventually("links are ready again", async || {
         for (cluster, link) in [("west", "east"), ("east", "west")] {

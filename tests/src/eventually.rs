@@ -17,5 +17,10 @@ pub async fn eventually<T, E: std::fmt::Display>(what: &str, mut condition: impl
     }
 }
 
+/// Lets time pass where time itself is what is specified: a load that must hold for so long.
+pub async fn time_passes(lasting: Duration) {
+    tokio::time::sleep(lasting).await;
+}
+
 /// How long any condition may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -24,6 +24,7 @@ use super::retry::Retry;
 use super::state::State;
 use crate::connect::{ConnectError, Connector, ControlAddress, MESSAGE_MAX};
 use crate::proto;
+pub use crate::proto::Kind;
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::discovery_request::Message;
 
@@ -35,7 +36,7 @@ pub struct Follow {
     /// How to reach them.
     pub connector: Connector,
     /// What to subscribe to; empty means everything.
-    pub kinds: Vec<proto::Kind>,
+    pub kinds: Vec<Kind>,
     /// The cluster that this process runs in.
     pub own: Own,
     /// Written when bundles change.
