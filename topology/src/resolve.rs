@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mesh_names::{ClusterId, Host, Label, MeshName, Protocol, ServiceId, ServicePort};
+use mesh_names::{AppPort, ClusterId, Host, Label, MeshName, Protocol, ServiceId, ServicePort};
 
 use crate::model::{AddressOwner, Endpoint};
 
@@ -88,6 +88,19 @@ impl Snapshot {
             Some(resolved) => resolved,
             None => refused(last.into()),
         }
+    }
+
+    /// What is spoken on the own port `port` of the endpoint at `address`, as the services that it serves declare it.
+    #[must_use]
+    pub fn protocol_at(&self, address: IpAddr, port: AppPort) -> Protocol {
+        let declared = self.owners_of(address).iter().filter_map(|owner| {
+            let AddressOwner::Endpoint(service, name) = owner else { return None };
+            let service = self.service(service)?;
+            let endpoint = service.endpoints.iter().find(|endpoint| endpoint.name == *name)?;
+            let number = endpoint.ports.iter().find(|(_, app)| **app == port)?.0;
+            service.port(*number).map(|port| port.protocol)
+        });
+        declared.reduce(|first, next| if first == Protocol::Unknown { next } else { first }).unwrap_or_default()
     }
 
     fn target_of(&self, name: &MeshName) -> Result<Target, NoRoute> {

@@ -1,0 +1,316 @@
+//! A request of the workload: what it means, where it goes, and the attempts to get it there. One flat path, read from top to bottom.
+//!
+//! An attempt that fails before anything was sent is made again elsewhere, whatever the request is. After that only an idempotent
+//! request without a body is sent again, once, and within the worker's budget.
+
+pub(crate) mod budget;
+pub(crate) mod passthrough;
+pub(crate) mod raw;
+pub(crate) mod replay;
+mod upgrade;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_TYPE, HOST, UPGRADE};
+use http::uri::Authority;
+use http::{Method, Request, Response, request};
+use hyper::body::Incoming;
+use mesh_names::{Host, Protocol, ServicePort};
+use mesh_topology::{RequestKey, Resolved, Route, Stage};
+use mesh_transport::pool::DialError;
+use mesh_transport::session::{StreamError, head};
+use mesh_transport::tunnel::Status;
+use mesh_transport::{Plan, plan::NoProxy};
+
+use crate::body::Body;
+use crate::exchange::{Exchange, Flight, Line};
+use crate::failure::Failure;
+use crate::headers;
+use crate::metrics::{Direction, Kind};
+use crate::plain::{PlainError, Spoken};
+use crate::worker::Core;
+use replay::Replay;
+
+/// How requests of a connection find their target.
+#[derive(Clone, Debug)]
+pub(crate) enum Scope {
+    /// Each names its own, as to an HTTP proxy.
+    Proxy,
+    /// All go to where the connection goes.
+    Fixed(RequestKey),
+}
+
+/// Answers one request of the workload.
+pub(crate) async fn handle(core: &Rc<Core>, scope: &Scope, request: Request<Incoming>) -> Response<Body> {
+    let mut exchange = Exchange::begin(core, Direction::outbound, Kind::http);
+    let host = host_text(&request);
+    let grpc = is_grpc(&request);
+    exchange.describe(|| Line { to: host.clone().unwrap_or_default(), method: request.method().to_string(), ..Line::default() });
+    core.budget.borrow_mut().earn();
+    let carried = if *request.method() == Method::CONNECT {
+        crate::capture::connect(core, request).await.map(|response| (response, None))
+    } else {
+        carry(core, scope, request).await
+    };
+    match carried {
+        Ok((response, flight)) => {
+            exchange.answered(response.status().as_u16(), flight);
+            response.map(|body| body.measured(exchange))
+        }
+        Err(failure) => {
+            if failure.is_refusal() {
+                exchange.refused()
+            } else {
+                exchange.broke()
+            }
+            failure.response(host.as_deref().unwrap_or_default(), grpc).map(|body| body.measured(exchange))
+        }
+    }
+}
+
+async fn carry(core: &Rc<Core>, scope: &Scope, request: Request<Incoming>) -> Result<(Response<Body>, Option<Flight>), Failure> {
+    let key = match scope {
+        Scope::Fixed(key) => key.clone(),
+        Scope::Proxy => match target(core, &request)? {
+            Aim::Mesh(key) => key,
+            Aim::Outside(host, port) => return passthrough::request(core, request, &host, port).await,
+        },
+    };
+    if request.headers().contains_key(UPGRADE) && request.version() < http::Version::HTTP_2 {
+        return upgrade::carry(core, key, request).await;
+    }
+    send(core, key, request).await
+}
+
+/// Sends a request to where its key leads, over as many attempts as are safe.
+async fn send(core: &Rc<Core>, mut key: RequestKey, request: Request<Incoming>) -> Result<(Response<Body>, Option<Flight>), Failure> {
+    let (mut parts, body) = request.into_parts();
+    headers::strip_claims(&mut parts.headers);
+    let body = Replay::of(body);
+    let mut attempts = 0;
+    let mut sent_again = false;
+    loop {
+        attempts += 1;
+        let route = core.route(&key)?;
+        let mut flight = Flight::begin(core, &route);
+        let failed = match attempt(core, &route, copy(&parts), &body).await {
+            Ok(response) => {
+                body.settle();
+                flight.answered();
+                if is_gateway_error(&response) {
+                    flight.failed(Stage::Response);
+                }
+                return Ok((response, Some(flight)));
+            }
+            Err(failed) => failed,
+        };
+        if let Some(stage) = failed.stage() {
+            flight.failed(stage);
+        }
+        drop(flight);
+        let again = match failed.sent() {
+            Sent::Nothing => attempts < ATTEMPTS_MAX && body.can_replay(),
+            Sent::Something => {
+                let safe = body.is_empty() && is_idempotent(&parts.method) && !sent_again;
+                sent_again = true;
+                safe && core.budget.borrow_mut().take(Instant::now())
+            }
+        };
+        if !again {
+            return Err(failed.into());
+        }
+        failed.avoid(&mut key, &route);
+        core.shared.metrics.retries.inc();
+    }
+}
+
+/// Sends a request over one route.
+async fn attempt(core: &Rc<Core>, route: &Route, mut parts: request::Parts, body: &Replay) -> Result<Response<Body>, AttemptError> {
+    match Plan::of(route) {
+        Ok(plan) => {
+            let lease = core.pool.checkout(&plan).await.map_err(AttemptError::Dial)?;
+            let response = lease.request(Request::from_parts(parts, body.attempt())).await.map_err(AttemptError::Stream)?;
+            let mut response = response.map(Body::from);
+            if let Some(reason) = response.headers_mut().remove(head::REFUSED) {
+                return Err(AttemptError::Refused(reason.to_str().unwrap_or("no reason given").to_owned()));
+            }
+            head::strip_own(response.headers_mut());
+            Ok(response)
+        }
+        Err(NoProxy) => {
+            let Route::Local(local) = route else { return Err(AttemptError::NoProxy) };
+            let spoken = if local.protocol == Protocol::Http2 || grpc_content(&parts.headers) { Spoken::Http2 } else { Spoken::Http1 };
+            to_plain(&mut parts, spoken);
+            core.plain.send(local.app_address(), spoken, Request::from_parts(parts, body.attempt())).await.map_err(AttemptError::Plain)
+        }
+    }
+}
+
+/// Why one attempt failed.
+#[derive(Debug)]
+pub(crate) enum AttemptError {
+    /// No session.
+    Dial(Arc<DialError>),
+    /// The stream broke.
+    Stream(StreamError),
+    /// The serving proxy said no.
+    Refused(String),
+    /// A plain endpoint did not answer.
+    Plain(PlainError),
+    /// A remote route that needs no session: there is none such.
+    NoProxy,
+}
+
+/// How far an attempt got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The service cannot have begun with it.
+    Nothing,
+    /// It may have.
+    Something,
+}
+
+impl AttemptError {
+    /// How far it got.
+    pub(crate) fn sent(&self) -> Sent {
+        let nothing = match self {
+            Self::Dial(_) | Self::NoProxy | Self::Plain(PlainError::Connect { .. }) => true,
+            Self::Stream(error) => error.is_unprocessed(),
+            Self::Refused(reason) => reason == crate::inbound::APP_UNREACHABLE,
+            Self::Plain(PlainError::Broken(_)) => false,
+        };
+        if nothing { Sent::Nothing } else { Sent::Something }
+    }
+
+    /// Who is charged with it; none for what is the client's own doing.
+    pub(crate) fn stage(&self) -> Option<Stage> {
+        match self {
+            Self::Dial(error) => Some(error.stage),
+            Self::Stream(StreamError::Body(_)) => None,
+            Self::Stream(error) if error.is_unprocessed() => Some(Stage::Session),
+            Self::Stream(_) | Self::Plain(PlainError::Broken(_)) => Some(Stage::Response),
+            Self::Refused(reason) if reason == crate::inbound::APP_UNREACHABLE => Some(Stage::Dial),
+            Self::Refused(_) | Self::NoProxy => None,
+            Self::Plain(PlainError::Connect { .. }) => Some(Stage::Dial),
+        }
+    }
+
+    /// Has the next attempt pass over what failed here. A gateway's word on the service holds for the whole link.
+    pub(crate) fn avoid(&self, key: &mut RequestKey, route: &Route) {
+        let gateway = matches!(self, Self::Dial(error) if error.stage == Stage::Gateway);
+        key.avoid(route, gateway);
+        let status = if let Self::Dial(error) = self { error.status() } else { None };
+        if let (Some(Status::NotExportedOrUnknown | Status::Denied | Status::TooManyHops), Route::Remote(remote)) = (status, route) {
+            key.avoid.extend(remote.gateways().map(|gateway| mesh_topology::EndpointKey::Gateway(gateway.address)));
+        }
+    }
+}
+
+impl From<AttemptError> for Failure {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::Dial(error) => Self::Unreachable(error),
+            AttemptError::Stream(error) => Self::Broken(error),
+            AttemptError::Refused(reason) if reason == crate::inbound::APP_UNREACHABLE => Self::AppUnreachable,
+            AttemptError::Refused(reason) => Self::Denied { reason },
+            AttemptError::Plain(error) => Self::Plain(error),
+            AttemptError::NoProxy => Self::Denied { reason: "no proxy at the other end".to_owned() },
+        }
+    }
+}
+
+/// Whom a request to the HTTP proxy is for.
+pub(crate) enum Aim {
+    /// Something in the mesh.
+    Mesh(RequestKey),
+    /// A host outside of it.
+    Outside(Host, ServicePort),
+}
+
+fn target(core: &Core, request: &Request<Incoming>) -> Result<Aim, Failure> {
+    let absolute = request.uri().authority();
+    let authority = match absolute {
+        Some(authority) => authority.clone(),
+        None => host_header(request).ok_or(Failure::NoHost)?,
+    };
+    let (host, port) = split(&authority, HTTP_PORT)?;
+    match core.shared.snapshot.load().resolve(&host, port) {
+        Resolved::Mesh { key, .. } => Ok(Aim::Mesh(key)),
+        Resolved::Refused(refused) => Err(refused.into()),
+        Resolved::Passthrough if absolute.is_some() => Ok(Aim::Outside(host, port)),
+        Resolved::Passthrough => Err(Failure::NotOurs { host }),
+    }
+}
+
+/// Host and port of an authority.
+pub(crate) fn split(authority: &Authority, default: u16) -> Result<(Host, ServicePort), Failure> {
+    let host = authority.host().parse().map_err(|_| Failure::NoHost)?;
+    let port = authority.port_u16().unwrap_or(default).try_into().map_err(|_| Failure::NoHost)?;
+    Ok((host, port))
+}
+
+/// Makes a request's head fit for a plain connection.
+pub(crate) fn to_plain(parts: &mut request::Parts, spoken: Spoken) {
+    head::strip_hop(&mut parts.headers);
+    head::strip_own(&mut parts.headers);
+    if let Spoken::Http1 = spoken {
+        if let (false, Some(authority)) = (parts.headers.contains_key(HOST), parts.uri.authority())
+            && let Ok(host) = http::HeaderValue::from_str(authority.as_str())
+        {
+            parts.headers.insert(HOST, host);
+        }
+        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        parts.uri = path.into();
+        parts.version = http::Version::HTTP_11;
+        return;
+    }
+    parts.version = http::Version::HTTP_2;
+    if parts.uri.authority().is_none() {
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        if let Ok(uri) = format!("http://{host}{path}").parse() {
+            parts.uri = uri;
+        }
+    }
+    parts.headers.remove(HOST);
+}
+
+fn copy(parts: &request::Parts) -> request::Parts {
+    let mut copy = Request::new(()).into_parts().0;
+    copy.method = parts.method.clone();
+    copy.uri = parts.uri.clone();
+    copy.version = parts.version;
+    copy.headers = parts.headers.clone();
+    copy
+}
+
+fn host_header<B>(request: &Request<B>) -> Option<Authority> {
+    Authority::try_from(request.headers().get(HOST)?.as_bytes()).ok()
+}
+
+fn host_text<B>(request: &Request<B>) -> Option<String> {
+    request.uri().authority().cloned().or_else(|| host_header(request)).map(|authority| authority.host().to_owned())
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    grpc_content(request.headers())
+}
+
+/// Whether the body is gRPC, which needs HTTP/2 to its end.
+pub(crate) fn grpc_content(headers: &http::HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+fn is_gateway_error<B>(response: &Response<B>) -> bool {
+    matches!(response.status().as_u16(), 502..=504)
+}
+
+/// Attempts at one request that may be made before anything was sent.
+const ATTEMPTS_MAX: u32 = 5;
+const HTTP_PORT: u16 = 80;

@@ -1,0 +1,148 @@
+//! One `watch` tunnel to each gateway in use: this proxy's own evidence of which gateways live.
+//!
+//! A gateway that refuses connections, or misses three pings, is dark and passed over by every worker at once; one that drains gets no new
+//! tunnels. Nothing here says that the other cluster is down, only that it is not reached from here.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_runtime::clock;
+use mesh_runtime::drain::Drain;
+use mesh_runtime::tasks::Tasks;
+use mesh_topology::{Gateway, GatewayProbe, ProbeState, health};
+use mesh_transport::tunnel::watch::Watch;
+use mesh_transport::tunnel::{self, Target, Timeouts, Tunnel, TunnelError, TunnelRequest};
+use tokio::sync::{mpsc, watch};
+
+use crate::worker::{REPORT_EVERY, Shared};
+
+/// Watches what workers report as used, until the drain has ended.
+pub(crate) async fn run(shared: Arc<Shared>, mut used: mpsc::Receiver<Gateway>, drain: Drain) {
+    let mut watched: HashMap<Gateway, watch::Sender<Instant>> = HashMap::new();
+    let mut tasks = Tasks::new();
+    loop {
+        tokio::select! {
+            () = drain.ended() => return,
+            gateway = used.recv() => {
+                let Some(gateway) = gateway else { return };
+                watched.retain(|_, used| !used.is_closed());
+                match watched.get(&gateway) {
+                    Some(used) => { used.send_replace(clock::now()); }
+                    None if watched.len() >= WATCHED_MAX => tracing::warn!(gateway = %gateway.address, "too many gateways in use to watch them all"),
+                    None => {
+                        let (sender, in_use) = watch::channel(clock::now());
+                        watched.insert(gateway.clone(), sender);
+                        tasks.spawn(one(Arc::clone(&shared), gateway, in_use));
+                    }
+                }
+            }
+            () = tasks.ended(), if !tasks.is_empty() => {}
+        }
+    }
+}
+
+/// Watches one gateway as long as it is used and a link has it.
+async fn one(shared: Arc<Shared>, gateway: Gateway, in_use: watch::Receiver<Instant>) {
+    let mut watcher = Watcher { shared: &shared, gateway: &gateway, probe: GatewayProbe::new(clock::now()), draining: false };
+    while in_use.borrow().elapsed() < UNUSED_MAX && is_linked(&shared, &gateway) {
+        match watcher.connect().await {
+            Ok(tunnel) => watcher.follow(tunnel, &in_use).await,
+            Err(error) => {
+                watcher.on_failed(&error);
+                tokio::time::sleep(clock::jittered(health::INTERVAL, 0.2)).await;
+            }
+        }
+    }
+    shared.evidence.rcu(|seen| seen.with_state(gateway.address, ProbeState::Unknown).with_draining(gateway.address, false));
+    count_dark(&shared);
+}
+
+struct Watcher<'a> {
+    shared: &'a Shared,
+    gateway: &'a Gateway,
+    probe: GatewayProbe,
+    draining: bool,
+}
+
+impl Watcher<'_> {
+    async fn connect(&self) -> Result<Tunnel, TunnelError> {
+        let limits = Timeouts { connect: health::INTERVAL, reply: health::INTERVAL };
+        let opened = tunnel::connect(&self.shared.identity, self.gateway, &TunnelRequest::new(Target::Watch), &limits).await;
+        opened.map(|(_, tunnel)| tunnel)
+    }
+
+    /// Pings until the tunnel breaks, the gateway has drained, or it is used no more.
+    async fn follow(&mut self, tunnel: Tunnel, in_use: &watch::Receiver<Instant>) {
+        let mut watch = Watch::new(tunnel);
+        self.drains(false);
+        while in_use.borrow().elapsed() < UNUSED_MAX {
+            let begun = tokio::time::Instant::now();
+            let result = watch.ping(health::INTERVAL).await;
+            self.drains(watch.draining().is_some());
+            match result {
+                Ok(_) => self.says(|probe| probe.on_pong(0)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    self.says(|probe| probe.on_missed(clock::now()));
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(gateway = %self.gateway.address, %error, "watch ended");
+                    return self.says(|probe| probe.on_missed(clock::now()));
+                }
+            }
+            // While it is coming back, it is asked twice in a row and not a second later.
+            let pause = if self.probe.state() == ProbeState::Dark { health::INTERVAL / 10 } else { health::INTERVAL };
+            let result = watch.listen(begun + pause).await;
+            self.drains(watch.draining().is_some());
+            if result.is_err() {
+                return self.says(|probe| probe.on_missed(clock::now()));
+            }
+        }
+    }
+
+    fn on_failed(&mut self, error: &TunnelError) {
+        let refused = matches!(error, TunnelError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused);
+        tracing::debug!(gateway = %self.gateway.address, error = crate::failure::chain(error), "no watch tunnel");
+        let now = clock::now();
+        self.says(|probe| if refused { probe.on_refused(now) } else { probe.on_missed(now) });
+    }
+
+    fn says(&mut self, heard: impl FnOnce(&mut GatewayProbe)) {
+        let before = self.probe.state();
+        heard(&mut self.probe);
+        let state = self.probe.state();
+        if before != state {
+            tracing::info!(gateway = %self.gateway.address, ?state, "gateway seen");
+            self.shared.evidence.rcu(|seen| seen.with_state(self.gateway.address, state));
+            count_dark(self.shared);
+        }
+    }
+
+    fn drains(&mut self, draining: bool) {
+        if self.draining != draining {
+            self.draining = draining;
+            tracing::info!(gateway = %self.gateway.address, draining, "gateway seen");
+            self.shared.evidence.rcu(|seen| seen.with_draining(self.gateway.address, draining));
+        }
+    }
+}
+
+fn is_linked(shared: &Shared, gateway: &Gateway) -> bool {
+    shared.snapshot.load().links().any(|link| link.gateways.contains(gateway))
+}
+
+fn count_dark(shared: &Shared) {
+    let seen = shared.evidence.load();
+    let snapshot = shared.snapshot.load();
+    let gateways: BTreeSet<SocketAddr> = snapshot.links().flat_map(|link| &link.gateways).map(|gateway| gateway.address).collect();
+    let dark = gateways.iter().filter(|gateway| seen.is_dark(**gateway)).count();
+    shared.metrics.dark_gateways.set(i64::try_from(dark).unwrap_or(i64::MAX));
+}
+
+/// A gateway that no worker has used for this long is not watched any more.
+const UNUSED_MAX: Duration = Duration::from_secs(4 * REPORT_EVERY.as_secs());
+/// Gateways watched at a time; the ones past it are judged by the requests that use them.
+const WATCHED_MAX: usize = 1024;
