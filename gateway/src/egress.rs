@@ -167,7 +167,7 @@ async fn charged(local: &Local, route: &Route, attempt: impl Future<Output = Res
 }
 
 /// Ways that are tried for one connection.
-const ATTEMPTS_MAX: usize = 3;
+const ATTEMPTS_MAX: usize = 5;
 
 /// When a listener could not be opened.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);

@@ -101,9 +101,9 @@ where
     H: Fn(Incoming) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
-    let life = tokio::time::sleep(served.life);
-    let leaving = tokio::time::sleep(served.life.mul_f64(LEAVE_AT));
-    tokio::pin!(life, leaving);
+    // Made once and not anew for each stream: this loop is on the path of every request.
+    let (leave, stop) = (leave(served), stop(served));
+    tokio::pin!(leave, stop);
     let mut leave_told = false;
     loop {
         tokio::select! {
@@ -116,18 +116,29 @@ where
                     }
                 }
             },
-            _ = served.drain.started(), if !leave_told => {
+            () = &mut leave, if !leave_told => {
                 leave_told = true;
                 connection.graceful_shutdown();
             }
-            () = &mut leaving, if !leave_told => {
-                leave_told = true;
-                connection.graceful_shutdown();
-            }
-            () = served.drain.ended() => return end(connection, Reason::NO_ERROR).await,
-            () = &mut life => return end(connection, Reason::NO_ERROR).await,
-            () = served.revoked.cancelled() => return end(connection, Reason::CANCEL).await,
+            reason = &mut stop => return end(connection, reason).await,
         }
+    }
+}
+
+/// Returns when the peer should open its next streams elsewhere.
+async fn leave(served: &Served) {
+    tokio::select! {
+        _ = served.drain.started() => {}
+        () = tokio::time::sleep(served.life.mul_f64(LEAVE_AT)) => {}
+    }
+}
+
+/// Returns when the session must end, whatever runs in it.
+async fn stop(served: &Served) -> Reason {
+    tokio::select! {
+        () = served.drain.ended() => Reason::NO_ERROR,
+        () = tokio::time::sleep(served.life) => Reason::NO_ERROR,
+        () = served.revoked.cancelled() => Reason::CANCEL,
     }
 }
 
@@ -183,6 +194,12 @@ impl Responder {
     /// Says no, with a reason that is a constant of the code.
     pub fn refuse(mut self, status: StatusCode, reason: &'static str) {
         refuse(&mut self.respond, status, reason);
+    }
+
+    /// Returns when the caller has given up: what it asked for need not go on.
+    pub async fn gone(&mut self) {
+        // A session that broke is as good a reason as a reset.
+        let _ = std::future::poll_fn(|cx| self.respond.poll_reset(cx)).await;
     }
 
     /// Resets the stream: the caller's connection, too, should break.
