@@ -1,4 +1,7 @@
 //! Dying with the parent: a process started by the demo's supervisor ends when that ends, killed or not.
+//!
+//! The kernel counts the *thread* that started a process as its parent here: a supervisor starts its processes from a thread that lives as
+//! long as it does (its main thread, or a worker; never `spawn_blocking`).
 
 use std::io;
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use mesh_runtime::drain::{self, Drain};
 use mesh_runtime::tasks::Tasks;
 use mesh_topology::Gateway;
@@ -54,6 +55,59 @@ fn a_request_reaches_the_server_with_the_callers_identity_and_one_session_serves
         assert!(pool.checkout(&plan).await.unwrap().is_reused());
         assert_eq!(server.accepted.get(), 1, "two streams that wait dial once");
         assert_eq!(pool.usage().streams, 0);
+    });
+}
+
+#[test]
+fn a_response_may_begin_before_the_request_has_ended_and_trailers_pass() {
+    on_a_worker(async {
+        let world = World::new();
+        let server = Server::start(&world.identity("east.mesh/ns/shop/sa/web"), Limits::default(), &Drain::never());
+        let pool = pool(&world.identity("west.mesh/ns/shop/sa/front"));
+        let lease = pool.checkout(&server.plan("east.mesh/ns/shop/sa/web")).await.unwrap();
+        let (say, said) = tokio::sync::mpsc::channel::<Frame<Bytes>>(1);
+        let frames =
+            futures_util::stream::unfold(said, async |mut said| said.recv().await.map(|frame| (Ok::<_, std::io::Error>(frame), said)));
+        let response = lease.request(Request::post("http://web.shop/echo").body(StreamBody::new(frames)).unwrap()).await.unwrap();
+        let mut heard = response.into_body();
+        for word in ["one", "two"] {
+            say.send(Frame::data(word.into())).await.unwrap();
+            assert_eq!(heard.frame().await.unwrap().unwrap().into_data().unwrap(), word);
+        }
+        let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]);
+        say.send(Frame::trailers(trailers.clone())).await.unwrap();
+        assert_eq!(heard.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers);
+        assert!(heard.frame().await.is_none());
+    });
+}
+
+#[test]
+fn a_request_whose_body_breaks_is_reset_and_never_looks_complete() {
+    on_a_worker(async {
+        let world = World::new();
+        let server = Server::start(&world.identity("east.mesh/ns/shop/sa/web"), Limits::default(), &Drain::never());
+        let pool = pool(&world.identity("west.mesh/ns/shop/sa/front"));
+        let lease = pool.checkout(&server.plan("east.mesh/ns/shop/sa/web")).await.unwrap();
+        let frames = [Ok(Frame::data(Bytes::from("half"))), Err(std::io::Error::other("gone"))];
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        assert!(lease.request(Request::post("http://web.shop/").body(body).unwrap()).await.is_err());
+        assert_eq!(lease.request(get("/")).await.unwrap().status(), StatusCode::OK, "the session goes on");
+    });
+}
+
+#[test]
+fn a_renewed_svid_is_proved_by_the_next_handshake() {
+    on_a_worker(async {
+        let world = World::new();
+        let name = "east.mesh/ns/shop/sa/web";
+        let identity = world.identity_for(name, HOUR);
+        let server = Server::start(&identity, Limits::default(), &Drain::never());
+        let (pool, plan) = (pool(&world.identity("west.mesh/ns/shop/sa/front")), server.plan(name));
+        let before = pool.checkout(&plan).await.unwrap();
+        identity.renew(world.identity(name).svid());
+        pool.clear();
+        let after = pool.checkout(&plan).await.unwrap();
+        assert!(after.session().peer().expires_at() > before.session().peer().expires_at());
     });
 }
 

@@ -122,6 +122,9 @@ impl Server {
 async fn answer(incoming: Incoming) {
     let target = incoming.target.as_ref().map(ToString::to_string).unwrap_or_default();
     match incoming.kind {
+        Kind::Request(request, respond) if request.uri().path() == "/echo" => {
+            let _ = respond.send(Response::new(request.into_body())).await;
+        }
         Kind::Request(request, respond) => {
             let seen = format!("{} {} {} {target} ", incoming.peer.id(), request.method(), request.uri());
             let slow = request.uri().path() == "/never";
