@@ -21,6 +21,7 @@ use crate::{
     http::{
         Api,
         auth::{StaticTokens, User},
+        openapi::Documents,
     },
     journal::JournalError,
     lifecycle,
@@ -97,7 +98,7 @@ impl Server {
         write_private(&path, format!("{kubeconfig:#}\n").as_bytes()).map_err(file(path))?;
         let rules = Rules { service_range: config.service_range, loopback_endpoints: config.loopback_endpoints, authority };
         store.write(Mode::Commit, |tx| lifecycle::start(tx, &rules))?;
-        let api = Arc::new(Api { store, rules, signer, tokens, address: address.to_string() });
+        let api = Arc::new(Api { store, rules, signer, tokens, address: address.to_string(), documents: Documents::default() });
         Ok(Self { api, listener, address, tls, kubeconfig })
     }
 

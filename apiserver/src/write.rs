@@ -201,6 +201,9 @@ pub(crate) enum Deleted {
 
 /// Deletes an object, or marks it when something holds it.
 pub(crate) fn delete(tx: &mut Tx<'_>, key: &Key, options: &DeleteOptions) -> Result<Deleted, Failure> {
+    if &*key.resource == "namespaces" && IMMORTAL.contains(&&*key.name) {
+        return Err(Failure::forbidden(&key.resource, &key.name, "this namespace may not be deleted"));
+    }
     let stored = tx.get(key).ok_or_else(|| Failure::not_found(&key.resource, &key.name))?;
     let before = stored.value.as_ref();
     for (asked, path, what) in [(&options.uid, "metadata.uid", "UID"), (&options.version, "metadata.resourceVersion", "ResourceVersion")] {
@@ -364,5 +367,7 @@ fn has_generation(kind: &Kind) -> bool {
     kind.custom.is_some() || FOLLOWED.contains(&kind.group.as_str()) || kind.is("", "Pod")
 }
 
+/// Namespaces that are never deleted.
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod auth;
 pub(crate) mod discovery;
+pub(crate) mod openapi;
 mod patch;
 mod read;
 mod subresource;
@@ -19,6 +20,7 @@ use self::{
     answer::{Body, Form},
     auth::{StaticTokens, User},
     discovery::Core,
+    openapi::Documents,
     read::Selection,
 };
 use crate::{
@@ -45,6 +47,8 @@ pub(crate) struct Api {
     pub tokens: StaticTokens,
     /// Where the server listens.
     pub address: String,
+    /// What `/openapi/v3` serves.
+    pub documents: Documents,
 }
 
 /// A request whose path names a resource.
@@ -93,13 +97,18 @@ impl Api {
         }
         let user = self.user(&parts.headers).ok_or_else(Failure::unauthorized)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let Some(target) = path::target(&path) else { return self.index(&path, &parts.headers) };
+        let Some(target) = path::target(&path) else { return self.index(&path, &query, &parts.headers) };
         let kind = self.store.kinds().at(&target.group, &target.version, &target.plural).ok_or_else(Failure::no_such_path)?;
         if !target.subresource.is_empty() && !kind.has(&target.subresource) {
             return Err(Failure::no_such_path());
         }
         let body = Limited::new(body, BODY_MAX).collect().await;
         let body = body.map_err(|_| Failure::new(413, "RequestEntityTooLarge", "the request's body is too large or broke off"))?.to_bytes();
+        if header(&parts.headers, "content-type").starts_with("application/vnd.kubernetes.protobuf") {
+            return Err(Failure::unsupported(
+                "the body of the request was in an unknown format - accepted media types include: application/json",
+            ));
+        }
         let mode = mode(&parts.method, &query, &body);
         let call = Call { kind, target, query: &query, headers: &parts.headers, body, user: &user, mode };
         self.resource(&parts.method, &call)
@@ -112,8 +121,8 @@ impl Api {
         found.filter(|_| scheme.eq_ignore_ascii_case("bearer")).map(|(user, _)| user)
     }
 
-    /// Paths that name no resource: discovery.
-    fn index(&self, path: &str, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+    /// Paths that name no resource: discovery and OpenAPI.
+    fn index(&self, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
         let kinds = self.store.kinds();
         let accept = header(headers, "accept");
         let parts = path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>();
@@ -127,6 +136,7 @@ impl Api {
                 };
                 return Ok(answer::typed(200, content_type, discovery::aggregated(&kinds, core, version).to_string()));
             }
+            ["openapi", rest @ ..] => return self.documents.answer(&kinds, rest, query, headers),
             ["api"] => Some(discovery::core_versions(&self.address)),
             ["apis"] => Some(discovery::groups(&kinds)),
             ["apis", group] => discovery::group(&kinds, group),

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use k8s_openapi::Resource;
 use k8s_openapi::api::{
     admissionregistration, apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, events, networking,
-    policy, rbac,
+    policy, rbac, scheduling, storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta;
@@ -184,12 +184,15 @@ fn register(generator: &mut SchemaGenerator, kinds: &mut Kinds) {
             PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount;
         apps::v1: ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet;
         autoscaling::v1: Scale;
+        autoscaling::v2: HorizontalPodAutoscaler;
         batch::v1: CronJob Job;
         discovery::v1: EndpointSlice;
         events::v1: Event;
         coordination::v1: Lease;
         policy::v1: Eviction PodDisruptionBudget;
         networking::v1: Ingress IngressClass IPAddress NetworkPolicy ServiceCIDR;
+        scheduling::v1: PriorityClass;
+        storage::v1: StorageClass;
         rbac::v1: ClusterRole ClusterRoleBinding Role RoleBinding;
         authentication::v1: SelfSubjectReview TokenRequest TokenReview;
         authorization::v1: LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview;

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apply;
+mod kubectl;
+mod python;
+mod tools;
 mod world;
 
 use std::collections::BTreeMap;
