@@ -141,7 +141,11 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Peeked<Io> {
             }
             let before = buffer.filled().len();
             ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-            return Poll::Ready(self.check(&buffer.filled()[before..]));
+            let checked = self.check(&buffer.filled()[before..]);
+            if checked.is_err() {
+                buffer.set_filled(before);
+            }
+            return Poll::Ready(checked);
         }
         let length = left.len().min(buffer.remaining());
         buffer.put_slice(&left[..length]);
