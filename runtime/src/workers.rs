@@ -1,7 +1,7 @@
 //! Workers: one thread, one single-threaded runtime and everything of its own each; connections are handed to them, never shared.
 //!
 //! Whoever accepts hands to the least loaded *active* worker through a bounded mailbox. One worker is active at first, because
-//! work kept together is batched and costs less; another becomes active when the busiest one is (see [`BUSY`]), and the last rests again when one
+//! work kept together is batched and costs less; another becomes active when the busiest one is busy, and the last rests again when one
 //! fewer would do. Work never moves between workers.
 
 use std::future::Future;

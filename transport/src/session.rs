@@ -66,6 +66,9 @@ pub enum StreamError {
     /// The stream was reset, or the session broke.
     #[error("the stream broke")]
     Broken(#[from] h2::Error),
+    /// The session had ended before anything of the stream was sent.
+    #[error("the session had ended already")]
+    NotSent(#[source] h2::Error),
     /// The stream ended before all was sent.
     #[error("the stream ended early")]
     Ended,
@@ -94,6 +97,7 @@ impl StreamError {
             Self::Broken(error) => {
                 error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR))
             }
+            Self::NotSent(_) => true,
             Self::Ended | Self::Body(_) | Self::Refused { .. } => false,
         }
     }
@@ -187,8 +191,8 @@ impl Session {
         let (mut parts, body) = request.into_parts();
         head::enter(&mut parts, target);
         let last = body.is_end_stream();
-        let mut send = self.send.clone().ready().await?;
-        let (response, stream) = send.send_request(Request::from_parts(parts, ()), last)?;
+        let mut send = self.send.clone().ready().await.map_err(StreamError::NotSent)?;
+        let (response, stream) = send.send_request(Request::from_parts(parts, ()), last).map_err(StreamError::NotSent)?;
         let upload = if last { None } else { upload(body::pump(body, stream)) };
         let (parts, recv) = response.await?.into_parts();
         let body = RecvBody::new(recv, &parts.headers).holding(held, upload);
@@ -206,8 +210,8 @@ impl Session {
         *request.uri_mut() = Uri::from_static("raw");
         *request.version_mut() = http::Version::HTTP_2;
         request.headers_mut().insert(head::TARGET, target.to_header());
-        let mut send = self.send.clone().ready().await?;
-        let (response, stream) = send.send_request(request, false)?;
+        let mut send = self.send.clone().ready().await.map_err(StreamError::NotSent)?;
+        let (response, stream) = send.send_request(request, false).map_err(StreamError::NotSent)?;
         let response = response.await?;
         if !response.status().is_success() {
             let reason = response.headers().get(head::REFUSED).and_then(|reason| reason.to_str().ok()).unwrap_or("no reason given");

@@ -2,7 +2,7 @@
 //!
 //! Half-close is passed on: an end on one side shuts down writing on the other while the way back goes on. Nothing is held while
 //! nothing flows: reads go through one buffer per thread, and only what the writer does not take is kept. A copy that always has
-//! more yields after [`TURN`] bytes, because requests on the same worker wait behind it.
+//! more yields after a quarter of a mebibyte, because requests on the same worker wait behind it.
 
 use std::cell::Cell;
 use std::future::poll_fn;

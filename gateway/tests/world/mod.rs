@@ -248,14 +248,8 @@ impl World {
     }
 
     pub(crate) async fn connect_egress(&self, port: TunnelPort) -> TcpStream {
-        let deadline = tokio::time::Instant::now() + SOON;
-        loop {
-            match TcpStream::connect((Ipv4Addr::LOCALHOST, port.get())).await {
-                Ok(stream) => return stream,
-                Err(error) => assert!(tokio::time::Instant::now() < deadline, "no way out: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually("a way out", || !self.egress_is_closed(port)).await;
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port.get())).await.unwrap()
     }
 
     pub(crate) fn egress_is_closed(&self, port: TunnelPort) -> bool {

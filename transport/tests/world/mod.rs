@@ -32,6 +32,11 @@ pub(crate) fn on_a_worker(test: impl Future<Output = ()>) {
     runtime.block_on(async { tokio::time::timeout(3 * SOON, test).await.expect("the test ends in time") });
 }
 
+/// For a test about time itself: that nothing happens meanwhile.
+pub(crate) async fn time_passes(lasting: Duration) {
+    tokio::time::sleep(lasting).await;
+}
+
 /// Polls until `condition` holds.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + SOON;
