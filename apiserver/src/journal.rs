@@ -182,3 +182,76 @@ const JOURNAL: &str = "journal";
 const SNAPSHOT: &str = "snapshot";
 /// A journal of this size is replaced by a snapshot: replaying it takes well under a second.
 const COMPACT_AT: u64 = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn write(name: &str, version: u64) -> Record {
+        Record { version, key: Some(Key::new("configmaps", "shop", name)), object: Some(Arc::new(json!({"version": version}))) }
+    }
+
+    fn replayed(directory: &Path) -> Vec<u64> {
+        Journal::open(directory).unwrap().1.iter().map(|record| record.version).collect()
+    }
+
+    #[test]
+    fn what_was_appended_comes_back_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, records) = Journal::open(directory.path()).unwrap();
+        assert!(records.is_empty());
+        for version in 1..4 {
+            journal.append(&write("a", version)).unwrap();
+        }
+        drop(journal);
+        assert_eq!(replayed(directory.path()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(directory.path()).unwrap();
+        journal.append(&write("a", 1)).unwrap();
+        journal.append(&write("a", 2)).unwrap();
+        let whole = std::fs::read(directory.path().join(JOURNAL)).unwrap();
+        drop(journal);
+        let first = line(&write("a", 1)).unwrap().len();
+        for end in first..whole.len() {
+            std::fs::write(directory.path().join(JOURNAL), &whole[..end]).unwrap();
+            assert_eq!(replayed(directory.path()), [1], "cut at {end}");
+            assert_eq!(std::fs::read(directory.path().join(JOURNAL)).unwrap().len(), first);
+        }
+    }
+
+    #[test]
+    fn damage_before_the_end_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(directory.path()).unwrap();
+        journal.append(&write("a", 1)).unwrap();
+        journal.append(&write("a", 2)).unwrap();
+        drop(journal);
+        let path = directory.path().join(JOURNAL);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[30] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(Journal::open(directory.path()), Err(JournalError::Damaged { offset: 0, .. })));
+    }
+
+    #[test]
+    fn a_snapshot_replaces_the_journal_and_a_crash_in_between_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(directory.path()).unwrap();
+        for version in 1..4 {
+            journal.append(&write("a", version)).unwrap();
+        }
+        let before = std::fs::read(directory.path().join(JOURNAL)).unwrap();
+        journal.compact(3, std::iter::once(write("a", 3))).unwrap();
+        journal.append(&write("b", 4)).unwrap();
+        drop(journal);
+        assert_eq!(replayed(directory.path()), [3, 3, 4], "the first carries only the version");
+        std::fs::write(directory.path().join(JOURNAL), before).unwrap();
+        assert_eq!(replayed(directory.path()), [3, 3]);
+    }
+}

@@ -164,12 +164,13 @@ pub(crate) fn watch(store: &Arc<Store>, selection: Selection, query: &Query) -> 
     if initial && bookmarks {
         first.push(bookmark(&selection.kind, version, true));
     }
+    let first_bookmark = BOOKMARK_EVERY.min(timeout.saturating_sub(BEFORE_THE_END));
     let state = Following {
         store: Arc::clone(store),
         selection,
         receiver,
         first: first.into_iter(),
-        bookmarks: bookmarks.then(|| tokio::time::interval_at(tokio::time::Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)),
+        bookmarks: bookmarks.then(|| tokio::time::interval_at(tokio::time::Instant::now() + first_bookmark, BOOKMARK_EVERY)),
         ends: Box::pin(tokio::time::sleep(timeout)),
     };
     let lines = stream::unfold(state, |mut state| async move { state.next().await.map(|line| (Ok(Frame::data(line)), state)) });
@@ -246,6 +247,8 @@ fn bookmark(kind: &Kind, version: u64, initial_end: bool) -> Bytes {
     line("BOOKMARK", object.to_string().as_bytes())
 }
 
+/// A watch that is shorter than that gets its bookmark so long before it ends, as from the real server.
+const BEFORE_THE_END: Duration = Duration::from_secs(2);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 /// How long a watch lasts when the caller does not say.
 const WATCH_SECONDS: u64 = 3_000;

@@ -5,7 +5,11 @@
 mod apply;
 mod kubectl;
 mod python;
+mod restart;
+mod rules;
+mod tokens;
 mod tools;
+mod watching;
 mod world;
 
 use std::collections::BTreeMap;
@@ -14,21 +18,19 @@ use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{ConfigMap, Namespace, Service},
+        core::v1::{ConfigMap, Service},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, Config,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
-    config::KubeConfigOptions,
+    Api,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind},
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
-use world::{World, config, config_map, refusal, soon};
+use world::{World, config_map, refusal, soon};
 
 #[tokio::test]
 async fn an_update_from_an_old_version_is_a_conflict() {
@@ -144,31 +146,4 @@ async fn custom_resources_are_checked_and_completed_by_their_schema() {
     definitions.delete(&name, &DeleteParams::default()).await.unwrap();
     let gone = async { while definitions.get_opt(&name).await.unwrap().is_some() {} };
     soon("the definition's end", gone).await;
-}
-
-#[tokio::test]
-async fn a_restart_keeps_uids_and_versions_never_go_back() {
-    let data = tempfile::tempdir().unwrap();
-    let mut seen: Option<(Option<String>, u64)> = None;
-    for _ in 0..2 {
-        let server = mesh_apiserver::Server::bind(config(data.path())).await.unwrap();
-        assert!(matches!(
-            mesh_apiserver::Server::bind(config(data.path())).await,
-            Err(mesh_apiserver::StartError::Journal(mesh_apiserver::JournalError::Locked { .. })),
-        ));
-        let kubeconfig = serde_json::from_value(server.kubeconfig()).unwrap();
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(server.run(shutdown.clone()));
-        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()).unwrap();
-        let api = Api::<Namespace>::all(client);
-        let uid = api.get("kube-system").await.unwrap().metadata.uid;
-        let version: u64 = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap().parse().unwrap();
-        if let Some((uid_before, version_before)) = &seen {
-            assert_eq!(&uid, uid_before);
-            assert!(version >= *version_before, "{version} is older than {version_before}");
-        }
-        seen = Some((uid, version));
-        shutdown.cancel();
-        soon("the server's end", running).await.unwrap();
-    }
 }

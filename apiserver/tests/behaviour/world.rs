@@ -22,20 +22,30 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// The server under test.
     pub(crate) async fn start() -> Self {
+        Self::with(mesh_apiserver::Loopback::Refuse, std::env::var("ISTHMUS_TEST_KUBECONFIG").ok()).await
+    }
+
+    /// The embedded server as the demo runs it, whichever is under test.
+    pub(crate) async fn of_the_demo() -> Self {
+        Self::with(mesh_apiserver::Loopback::Allow, None).await
+    }
+
+    async fn with(loopback_endpoints: mesh_apiserver::Loopback, kubeconfig: Option<String>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let shutdown = CancellationToken::new();
-        let kubeconfig = match std::env::var("ISTHMUS_TEST_KUBECONFIG") {
-            Ok(path) => Kubeconfig::read_from(path).unwrap(),
-            Err(_) => {
-                let server = mesh_apiserver::Server::bind(config(data.path())).await.unwrap();
+        let kubeconfig = match kubeconfig {
+            Some(path) => Kubeconfig::read_from(path).unwrap(),
+            None => {
+                let config = mesh_apiserver::Config { loopback_endpoints, ..config(data.path()) };
+                let server = mesh_apiserver::Server::bind(config).await.unwrap();
                 let kubeconfig = serde_json::from_value(server.kubeconfig()).unwrap();
                 tokio::spawn(server.run(shutdown.clone()));
                 kubeconfig
             }
         };
-        let client =
-            Client::try_from(Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await.unwrap()).unwrap();
+        let client = client(kubeconfig.clone()).await;
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
         let namespace = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         Self { client, namespace: namespace.metadata.name.unwrap(), kubeconfig, _stops: shutdown.drop_guard(), _data: data }
@@ -48,6 +58,11 @@ impl World {
     {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
+}
+
+/// A client of a kubeconfig's current context.
+pub(crate) async fn client(kubeconfig: Kubeconfig) -> Client {
+    Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()).unwrap()
 }
 
 pub(crate) fn config(data: &std::path::Path) -> mesh_apiserver::Config {
