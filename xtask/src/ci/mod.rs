@@ -53,6 +53,10 @@ fn act(step: Step, environment: &mut Environment) -> Result<()> {
         match act {
             Act::Tools => environment.tools = tools::bring(Tool::TESTS)?,
             Act::Tidy => tidy::run()?,
+            Act::Copy { from, to } => {
+                std::fs::copy(shell::root().join(from), shell::root().join(to))
+                    .with_context(|| format!("could not copy {from} to {to}"))?;
+            }
             Act::Run { program, arguments, variables } => {
                 let mut command = program.map_or_else(shell::cargo, |program| {
                     let mut command = std::process::Command::new(program);
