@@ -241,6 +241,28 @@ fn a_revoked_session_ends_at_once_with_its_streams() {
 }
 
 #[test]
+fn a_request_that_a_drain_cuts_off_does_not_look_as_if_nobody_had_begun_with_it() {
+    on_a_worker(async {
+        let world = World::new();
+        let (trigger, drain) = drain::channel(SOON);
+        let server = Server::start(&world.identity("east.mesh/ns/shop/sa/web"), Limits::default(), &drain);
+        let (pool, plan) = (pool(&world.identity("west.mesh/ns/shop/sa/front")), server.plan("east.mesh/ns/shop/sa/web"));
+        let lease = pool.checkout(&plan).await.unwrap();
+        // Its body has arrived when the raw stream behind it is answered, so the server has begun with it.
+        let waiting = lease.request(get("/never"));
+        let cutting = async {
+            let mut raw = lease.raw().await.unwrap();
+            raw.read_exact(&mut [0; 6]).await.unwrap();
+            trigger.start();
+            eventually("GOAWAY", || !lease.session().is_open()).await;
+            trigger.hurry();
+        };
+        let (answered, ()) = tokio::join!(waiting, cutting);
+        assert!(!answered.unwrap_err().is_unprocessed());
+    });
+}
+
+#[test]
 fn a_session_whose_peer_is_no_longer_trusted_is_ended() {
     on_a_worker(async {
         let world = World::new();
