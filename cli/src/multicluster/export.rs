@@ -20,7 +20,7 @@ use crate::{clusters, output};
 #[command(
     after_help = "Examples:\n  mesh multicluster export catalog -n shop --context east\n  mesh multicluster unexport catalog -n shop --context east"
 )]
-pub struct Flags {
+pub(crate) struct Flags {
     #[command(flatten)]
     global: Global,
     /// The Service
@@ -34,7 +34,7 @@ pub struct Flags {
 ///
 /// # Errors
 /// When there is no such Service, or the cluster refuses.
-pub async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let (context, id, client) = target(flags).await?;
     let namespace = id.namespace().as_str();
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
@@ -57,7 +57,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// When the cluster refuses.
-pub async fn undo(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) async fn undo(flags: &Flags) -> anyhow::Result<ExitCode> {
     let (context, id, client) = target(flags).await?;
     let exports: Api<ServiceExport> = Api::namespaced(client, id.namespace().as_str());
     let result = match exports.delete(id.name().as_str(), &DeleteParams::default()).await {

@@ -25,7 +25,7 @@ use crate::output;
 /// Flags of `mesh multicluster link`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Flags {
+pub(crate) struct Flags {
     #[command(flatten)]
     global: Global,
     /// The context of the cluster to import from
@@ -121,7 +121,7 @@ impl fmt::Display for Object {
 ///
 /// # Errors
 /// When a cluster can't be read or written, or the two can't be linked.
-pub async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let kubeconfig = flags.global.read()?;
     let request = Request {
         importer: flags.global.context_of(&kubeconfig)?,

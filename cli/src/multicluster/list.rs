@@ -18,7 +18,7 @@ use crate::{clusters, output};
 /// Flags of `mesh multicluster list`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  mesh multicluster list --context west\n  mesh multicluster list --all-clusters -o json")]
-pub struct Flags {
+pub(crate) struct Flags {
     #[command(flatten)]
     global: Global,
     /// Every context of the kubeconfig
@@ -41,7 +41,7 @@ struct Row {
 ///
 /// # Errors
 /// When the one cluster that was asked for does not answer.
-pub async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let kubeconfig = flags.global.read()?;
     let mut exit = ExitCode::SUCCESS;
     let mut rows = Vec::new();

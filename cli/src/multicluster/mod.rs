@@ -15,7 +15,7 @@ use clap::Subcommand;
 
 /// Commands under `mesh multicluster`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Make one cluster import what another exports
     Link(link::Flags),
     /// End what `link` began
@@ -34,7 +34,7 @@ pub enum Command {
 ///
 /// # Errors
 /// When it could not be done.
-pub async fn run(command: &Command) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Link(flags) => link::run(flags).await,
         Command::Unlink(flags) => unlink::run(flags).await,

@@ -18,7 +18,7 @@ use crate::{clusters, output};
 #[command(
     after_help = "Examples:\n  mesh multicluster status --context west\n  mesh multicluster status --context west east -o json\n\nExit codes: 0 every link is ready, 1 one is not"
 )]
-pub struct Flags {
+pub(crate) struct Flags {
     #[command(flatten)]
     global: Global,
     /// One link, by the other cluster's name
@@ -29,7 +29,7 @@ pub struct Flags {
 ///
 /// # Errors
 /// When the cluster does not answer, or has no such link.
-pub async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let kubeconfig = flags.global.read()?;
     let context = flags.global.context_of(&kubeconfig)?;
     let client = clusters::client(&kubeconfig, &context).await?;

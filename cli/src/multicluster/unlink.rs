@@ -24,7 +24,7 @@ use crate::{clusters, output};
 /// Flags of `mesh multicluster unlink`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Flags {
+pub(crate) struct Flags {
     #[command(flatten)]
     global: Global,
     /// The context, or the name, of the cluster that was imported from
@@ -62,7 +62,7 @@ struct End {
 ///
 /// # Errors
 /// When no cluster could be reached, or one that was reached refused.
-pub async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let kubeconfig = flags.global.read()?;
     let importer = flags.global.context_of(&kubeconfig)?;
     let (west, east) = tokio::join!(End::find(&kubeconfig, &importer), End::find(&kubeconfig, &flags.to));

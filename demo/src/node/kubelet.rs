@@ -1,6 +1,7 @@
 //! The pods that run here: started when they appear, ended when they are deleted or vanish, whatever the API server does meanwhile.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,15 @@ pub(crate) struct Reported {
     pub(crate) component: String,
     /// `namespace/name`.
     pub(crate) pod: String,
+    /// The pod's address.
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Reported {
+    /// Where the HTTP proxy of a sidecar listens.
+    pub(crate) fn outbound(&self) -> SocketAddr {
+        SocketAddr::from((self.address, sidecar::OUTBOUND))
+    }
 }
 
 impl Kubelet {
@@ -137,7 +147,8 @@ impl Kubelet {
 impl Held {
     fn processes(&self) -> Vec<Reported> {
         let observed = self.run.observed();
-        let reported = |component: &str, pid| Reported { pid, component: component.to_owned(), pod: self.pod.clone() };
+        let reported =
+            |component: &str, pid| Reported { pid, component: component.to_owned(), pod: self.pod.clone(), address: self.run.address() };
         let proxy = observed.proxy.as_ref().and_then(|proxy| proxy.pid).map(|pid| reported("proxy", pid));
         observed.workloads().map(|pid| reported("workload", pid)).chain(proxy).collect()
     }

@@ -23,6 +23,7 @@ mod status;
 mod token;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ use mesh_runtime::{drain, telemetry};
 use tokio::sync::{Notify, watch};
 
 pub use config::{ConfigError, Flags};
+pub(crate) use kubelet::{REPORT, Reported};
+pub(crate) use process::write_private;
 
 /// Runs the node until SIGTERM. Call it from the main thread: its processes die with the thread that started them.
 ///
@@ -77,6 +80,11 @@ async fn client(config: &config::Config) -> anyhow::Result<Client> {
         .await
         .with_context(|| format!("kubeconfig {} names no cluster to talk to", file.display()))?;
     Ok(Client::try_from(config)?)
+}
+
+/// Whether a GET of `path` (or, at a proxy, of a whole URL) is answered well at `address`.
+pub(crate) async fn probe(address: SocketAddr, path: &str) -> bool {
+    probe::get(address, path).await.is_ok()
 }
 
 /// How long pods may take to end with the node.

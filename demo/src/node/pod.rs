@@ -339,7 +339,7 @@ async fn watch_readiness(shared: Arc<Shared>) {
 async fn watch_proxy(shared: &Shared, misses: Option<&mut u32>) {
     let pid = shared.observed.lock().proxy.as_ref().and_then(|proxy| proxy.pid);
     let (Some(pid), Some(misses)) = (pid, misses) else { return };
-    let said = probe::get(shared.address, sidecar::ADMIN, "/ready").await;
+    let said = probe::get((shared.address, sidecar::ADMIN).into(), "/ready").await;
     *misses = if said.is_ok() { 0 } else { *misses + 1 };
     let patient = *misses < MISSES_MAX;
     shared.update(|observed| {

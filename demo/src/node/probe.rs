@@ -44,8 +44,8 @@ fn declared(container: &Container) -> impl Iterator<Item = (Option<&str>, u16)> 
 pub(crate) async fn hold(probes: &[Probe], address: Ipv4Addr) -> bool {
     for probe in probes {
         let held = match probe {
-            Probe::Connects(port) => connect(address, *port).await.is_some(),
-            Probe::Answers { port, path } => get(address, *port, path).await.is_ok(),
+            Probe::Connects(port) => connect((address, *port).into()).await.is_some(),
+            Probe::Answers { port, path } => get((address, *port).into(), path).await.is_ok(),
         };
         if !held {
             return false;
@@ -55,10 +55,10 @@ pub(crate) async fn hold(probes: &[Probe], address: Ipv4Addr) -> bool {
 }
 
 /// Asks for `path`; the error says what came instead of a good answer.
-pub(crate) async fn get(address: Ipv4Addr, port: u16, path: &str) -> Result<(), String> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(), String> {
     let ask = async {
-        let mut stream = connect(address, port).await.ok_or_else(|| format!("{address}:{port} takes no connections"))?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}:{port}\r\nconnection: close\r\n\r\n");
+        let mut stream = connect(address).await.ok_or_else(|| format!("{address} takes no connections"))?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
         let mut answer = Vec::new();
         stream.take(ANSWER_MAX).read_to_end(&mut answer).await.map_err(|error| error.to_string())?;
@@ -73,8 +73,8 @@ fn judge(answer: &str) -> Result<(), String> {
     if (200..400).contains(&status) { Ok(()) } else { Err(format!("{status}: {said}")) }
 }
 
-async fn connect(address: Ipv4Addr, port: u16) -> Option<TcpStream> {
-    tokio::time::timeout(PATIENCE, TcpStream::connect(SocketAddr::from((address, port)))).await.ok()?.ok()
+async fn connect(address: SocketAddr) -> Option<TcpStream> {
+    tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await.ok()?.ok()
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
