@@ -107,16 +107,27 @@ fn deployment(spec: &mut Map<String, Value>) {
     object::default(spec, "replicas", json!(1));
     object::default(spec, "revisionHistoryLimit", json!(10));
     object::default(spec, "progressDeadlineSeconds", json!(600));
-    let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}});
-    object::default(spec, "strategy", rolling);
+    rolling(spec, "strategy", &json!({"maxSurge": "25%", "maxUnavailable": "25%"}));
     template(spec);
+}
+
+/// How to update, where that is left out or left empty, as Go leaves it.
+fn rolling(spec: &mut Map<String, Value>, field: &str, how: &Value) {
+    let strategy = object::map(spec.entry(field).or_insert_with(|| json!({})));
+    object::default(strategy, "type", json!("RollingUpdate"));
+    if strategy.get("type") == Some(&json!("RollingUpdate")) {
+        let rolling = object::map(strategy.entry("rollingUpdate").or_insert_with(|| json!({})));
+        for (name, value) in how.as_object().into_iter().flatten() {
+            object::default(rolling, name, value.clone());
+        }
+    }
 }
 
 fn stateful_set(spec: &mut Map<String, Value>) {
     object::default(spec, "replicas", json!(1));
     object::default(spec, "revisionHistoryLimit", json!(10));
     object::default(spec, "podManagementPolicy", json!("OrderedReady"));
-    object::default(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+    rolling(spec, "updateStrategy", &json!({"partition": 0}));
     object::default(spec, "persistentVolumeClaimRetentionPolicy", json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
     template(spec);
 }
@@ -136,6 +147,7 @@ fn service(new: &mut Value) {
         let port = object::map(port);
         object::default(port, "protocol", json!("TCP"));
         let number = port.get("port").cloned().unwrap_or_default();
+        port.retain(|name, value| name != "targetPort" || (*value != json!(0) && *value != json!("")));
         object::default(port, "targetPort", number);
     }
     let status = object::member(new, "status");

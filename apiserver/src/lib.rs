@@ -17,6 +17,7 @@ mod object;
 pub mod openapi;
 pub mod patch;
 mod path;
+mod protobuf;
 pub mod schema;
 pub mod select;
 mod serve;

@@ -28,6 +28,7 @@ use crate::{
     kinds::{Kind, Stored},
     lifecycle, managed, object,
     path::{self, Query, Target},
+    protobuf,
     store::{Key, Mode, Store, Tx},
     tokens::{ISSUER, Signer},
     validate,
@@ -104,11 +105,13 @@ impl Api {
         }
         let body = Limited::new(body, BODY_MAX).collect().await;
         let body = body.map_err(|_| Failure::new(413, "RequestEntityTooLarge", "the request's body is too large or broke off"))?.to_bytes();
-        if header(&parts.headers, "content-type").starts_with("application/vnd.kubernetes.protobuf") {
-            return Err(Failure::unsupported(
-                "the body of the request was in an unknown format - accepted media types include: application/json",
-            ));
-        }
+        let body = match header(&parts.headers, "content-type") {
+            sent if sent.starts_with(protobuf::CONTENT_TYPE) && !body.is_empty() => {
+                let object = protobuf::object(&body);
+                Bytes::from(object.map_err(|why| Failure::bad_request(format!("the object provided is unrecognized: {why}")))?.to_string())
+            }
+            _ => body,
+        };
         let mode = mode(&parts.method, &query, &body);
         let call = Call { kind, target, query: &query, headers: &parts.headers, body, user: &user, mode };
         self.resource(&parts.method, &call)

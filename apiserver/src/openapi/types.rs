@@ -71,6 +71,10 @@ impl Types {
             if name.ends_with(".Quantity") {
                 definition["oneOf"] = json!([{"type": "string"}, {"type": "number"}]);
             }
+            // Any JSON value: k8s-openapi says "object", the real server's document says nothing.
+            if let Some(fields) = definition.as_object_mut().filter(|_| name.ends_with(".apiextensions.v1.JSON")) {
+                fields.remove("type");
+            }
         }
         let mut types = Self { definitions, kinds };
         types.mark();
@@ -223,6 +227,12 @@ mod tests {
         for definition in ATOMIC_DEFINITIONS {
             assert!(types.definition(&full_name(definition)).is_some(), "{definition}");
         }
+    }
+
+    #[test]
+    fn a_default_in_a_custom_schema_is_any_json() {
+        let json = types().definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON").unwrap();
+        assert_eq!(json.get("type"), None);
     }
 
     #[test]

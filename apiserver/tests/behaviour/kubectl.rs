@@ -160,3 +160,33 @@ async fn kubectl_ends_a_namespace_with_all_that_is_in_it() {
     let refused = kubectl.refused("delete namespace default", "").await;
     assert!(refused.contains("(Forbidden): namespaces \"default\" is forbidden: this namespace may not be deleted"), "{refused}");
 }
+
+#[tokio::test]
+async fn kubectl_creates_by_typed_clients_that_speak_protobuf() {
+    let world = World::start().await;
+    let kubectl = Tool::kubectl(&world);
+    let own = format!("{}-own", world.namespace);
+    assert_eq!(kubectl.ok(&format!("create namespace {own}")).await, format!("namespace/{own} created\n"));
+    kubectl.ok(&format!("delete namespace {own}")).await;
+    kubectl.ok("create configmap c --from-literal=a=b").await;
+    assert_eq!(kubectl.ok("get configmap c -o jsonpath={.data}").await, r#"{"a":"b"}"#);
+    kubectl.ok("create secret generic s --from-literal=a=b").await;
+    assert_eq!(kubectl.ok("get secret s -o jsonpath={.data}{.type}").await, r#"{"a":"Yg=="}Opaque"#);
+    kubectl.ok("create serviceaccount robot").await;
+    let token = kubectl.ok("create token robot --audience=mesh --duration=20m").await;
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    kubectl.ok("create deployment web --image=web:1 --replicas=0 --port=80").await;
+    let seen = kubectl.ok("get deployment web -o jsonpath={.spec.replicas},{.spec.strategy.type},{..containerPort},{..hostPort}").await;
+    assert_eq!(seen, "0,RollingUpdate,80,");
+    kubectl.ok("expose deployment web --port=80").await;
+    kubectl.ok("create service clusterip plain --tcp=81:8080").await;
+    assert_eq!(kubectl.ok("get services -o jsonpath={.items[*].spec.ports[*].targetPort}").await, "8080 80");
+    kubectl.ok("create role r --verb=get,list --resource=pods").await;
+    assert_eq!(kubectl.ok("get role r -o jsonpath={.rules[0].verbs}").await, r#"["get","list"]"#);
+    kubectl.ok("autoscale deployment web --max=3").await;
+    kubectl.ok("create job once --image=i").await;
+    assert_eq!(kubectl.ok("auth can-i get pods").await, "yes\n");
+    assert!(kubectl.ok("auth whoami").await.contains("system:masters"));
+    let refused = kubectl.refused("create namespace Not_A_Name", "").await;
+    assert!(refused.contains("a lowercase RFC 1123 label"), "{refused}");
+}
