@@ -4,22 +4,63 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::SessionAffinityConfig;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::CustomResource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::core::TypeMeta;
+use kube::{CustomResource, CustomResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Exports the Service of the same name and namespace.
+/// Exports the Service of the same name and namespace. The standard allows one without a spec, and most have none.
+#[derive(kube::Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[resource(inherit = "Definition")]
+pub struct ServiceExport {
+    /// What kind of object it is; there unless it came in a list.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub types: Option<TypeMeta>,
+    /// Its name, namespace and the rest.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// What travels with it.
+    #[serde(default)]
+    pub spec: ServiceExportSpec,
+    /// What became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<ServiceExportStatus>,
+}
+
+impl ServiceExport {
+    /// The export of the Service `name`.
+    #[must_use]
+    pub fn new(name: &str, spec: ServiceExportSpec) -> Self {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        Self { types: Some(TypeMeta::resource::<Self>()), metadata, spec, status: None }
+    }
+
+    /// Its definition.
+    #[must_use]
+    pub fn crd() -> CustomResourceDefinition {
+        let mut crd = Definition::crd();
+        let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+        for schema in schemas {
+            schema.required = schema.required.take().map(|mut required| {
+                required.retain(|field| field != "spec");
+                required
+            });
+        }
+        crd
+    }
+}
+
+/// What travels with an export.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "multicluster.x-k8s.io",
     version = "v1beta1",
     kind = "ServiceExport",
+    root = "Definition",
     plural = "serviceexports",
     namespaced,
     status = "ServiceExportStatus",
-    derive = "PartialEq",
-    derive = "Default",
     shortname = "svcex",
     shortname = "svcexport",
     doc = "Exports the Service of the same name and namespace to the cluster set.",
@@ -172,4 +213,23 @@ pub(super) fn served_as_v1alpha1_too(mut crd: CustomResourceDefinition) -> Custo
 
 fn tcp() -> String {
     "TCP".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_needs_no_spec() {
+        let text = r#"{"apiVersion":"multicluster.x-k8s.io/v1beta1","kind":"ServiceExport","metadata":{"name":"web"}}"#;
+        let export: ServiceExport = serde_json::from_str(text).unwrap();
+        assert_eq!(export, ServiceExport::new("web", ServiceExportSpec::default()));
+        let listed: ServiceExport = serde_json::from_str(r#"{"metadata":{"name":"web"}}"#).unwrap();
+        assert_eq!(listed.metadata.name.as_deref(), Some("web"));
+        let crd = served_as_v1alpha1_too(ServiceExport::crd());
+        for version in crd.spec.versions {
+            let schema = version.schema.unwrap().open_api_v3_schema.unwrap();
+            assert_eq!(schema.required.unwrap_or_default(), [""; 0], "{}", version.name);
+        }
+    }
 }
