@@ -71,7 +71,7 @@ impl Door {
 
     async fn hand(&self, stream: std::net::TcpStream, workers: &Workers<Accepted>, drain: &Drain) {
         let mut accepted = Accepted { stream, at: self.at };
-        while !drain.deadline().is_some_and(|deadline| deadline <= tokio::time::Instant::now()) {
+        while drain.deadline().is_none_or(|deadline| deadline > tokio::time::Instant::now()) {
             if workers.loads().iter().sum::<usize>() < CONNECTIONS_MAX * workers.loads().len() {
                 match workers.hand(accepted) {
                     Ok(()) => return,

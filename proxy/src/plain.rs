@@ -91,7 +91,7 @@ impl Plain {
             match sender.try_send_request(request).await {
                 Ok(response) => {
                     let home = Home { pool: Rc::downgrade(&self.inner), address, sender };
-                    return Ok(response.map(|incoming| Returning::new(incoming, home)));
+                    return Ok(response.map(|incoming| Returning::body(incoming, home)));
                 }
                 // Nothing of it was sent: the kept connection had just been closed.
                 Err(mut error) => match error.take_message() {
@@ -185,7 +185,7 @@ pub(crate) struct Returning {
 }
 
 impl Returning {
-    fn new(incoming: Incoming, home: Home) -> Body {
+    fn body(incoming: Incoming, home: Home) -> Body {
         let mut returning = Self { incoming, home: Some(home) };
         if returning.incoming.is_end_stream() {
             returning.go_home();

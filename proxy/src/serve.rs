@@ -81,6 +81,12 @@ impl Proxy {
         Ok(Self { bootstrap: config.bootstrap, readiness: Readiness::new(), registry, plane })
     }
 
+    /// The part that carries traffic, to ask where it listens.
+    #[must_use]
+    pub fn plane(&self) -> &Plane {
+        &self.plane
+    }
+
     /// Becomes who it is, learns the mesh (from disk when no control answers), and carries traffic until it has drained.
     ///
     /// # Errors
@@ -150,6 +156,18 @@ impl Plane {
     #[must_use]
     pub fn service(&self, listener: usize) -> Option<SocketAddr> {
         self.address(Entrance::Service(listener))
+    }
+
+    /// Where redirected outgoing connections arrive.
+    #[must_use]
+    pub fn transparent_outbound(&self) -> Option<SocketAddr> {
+        self.address(Entrance::TransparentOutbound)
+    }
+
+    /// Where redirected plain connections to the workload arrive.
+    #[must_use]
+    pub fn transparent_inbound(&self) -> Option<SocketAddr> {
+        self.address(Entrance::TransparentInbound)
     }
 
     /// What inbound has refused, by reason. Clones see later refusals too.

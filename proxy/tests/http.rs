@@ -1,5 +1,7 @@
 //! Requests through two proxies, in a cluster and across.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends here")]
+
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -135,18 +137,18 @@ async fn connections_to_the_application_are_kept_and_used_again() {
     for _ in 0..20 {
         assert_eq!(get(world.west.outbound, &format!("{CATALOG}/")).await.status, 200);
     }
-    assert!(world.apps.http_connections.load(Ordering::Relaxed) <= 2);
+    assert!(world.east.apps.http_connections.load(Ordering::Relaxed) <= 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_dies_is_an_answer_and_one_that_comes_back_carries_again() {
     let mut world = World::start().await;
     assert_eq!(get(world.west.outbound, &format!("{CATALOG}/")).await.status, 200);
-    world.gateway.kill().await;
+    world.east.gateway.kill().await;
     let answer = get(world.west.outbound, &format!("{CATALOG}/")).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.head.contains("x-mesh-error: unreachable"), "{}", answer.head);
-    world.gateway.restart().await;
+    world.east.gateway.restart().await;
     let (proxy, url) = (world.west.outbound, format!("{CATALOG}/"));
     eventually("the gateway carries again", async || get(proxy, &url).await.status == 200).await;
 }
@@ -157,12 +159,12 @@ async fn an_export_that_is_withdrawn_ends_a_running_answer_within_two_seconds() 
     let mut stream = tokio::net::TcpStream::connect(world.west.outbound).await.unwrap();
     stream.write_all(format!("GET {CATALOG}/endless HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200"));
-    world.east.change([Change::Export(catalog(), None)]);
+    world.east.proxy.change([Change::Export(catalog(), None)]);
     let begun = Instant::now();
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(support::SOON, stream.read_to_end(&mut rest)).await.expect("still running");
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert!(world.east.denied.counted("not-exported") >= 1);
+    assert!(world.east.proxy.denied.counted("not-exported") >= 1);
     assert_ne!(get(world.west.outbound, &format!("{CATALOG}/")).await.status, 200, "also on the session kept from before");
 }
 
@@ -170,13 +172,13 @@ async fn an_export_that_is_withdrawn_ends_a_running_answer_within_two_seconds() 
 async fn a_proxy_that_drains_finishes_what_it_has_and_ends() {
     let world = World::start().await;
     assert_eq!(get(world.west.outbound, &format!("{CATALOG}/")).await.status, 200);
-    world.east.trigger.start();
+    world.east.proxy.trigger.start();
     world.west.trigger.start();
     world.west.ended().await;
-    world.east.ended().await;
+    world.east.proxy.ended().await;
 }
 
 /// Something that is not of the mesh.
 async fn outside() -> u16 {
-    support::apps::Apps::start("127.0.0.1".parse().unwrap()).await.http
+    support::apps::Apps::start("127.0.0.1".parse().unwrap(), "nowhere").await.http
 }

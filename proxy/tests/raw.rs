@@ -1,5 +1,7 @@
 //! Raw connections through two proxies, and what a session refuses.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends here")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -48,7 +50,7 @@ async fn a_server_may_speak_first_on_a_port_that_declares_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_from_another_trust_domain_gets_exports_and_no_port() {
     let world = World::start().await;
-    let (inbound, http) = (world.east.inbound, AppPort::try_from(world.apps.http).unwrap());
+    let (inbound, http) = (world.east.proxy.inbound, AppPort::try_from(world.east.apps.http).unwrap());
     let foreign = world.identity("west.mesh", "web");
     let own = world.identity("east.mesh", "storefront");
     let export = |cluster: &str, port: u16| StreamTarget::Export {
@@ -68,8 +70,8 @@ async fn a_caller_from_another_trust_domain_gets_exports_and_no_port() {
             assert_eq!(ask(&own, inbound, admin).await, Err("proxy-port".to_owned()));
         })
         .await;
-    assert_eq!(world.east.denied.counted("port-from-outside"), 1);
-    assert_eq!(world.east.denied.counted("not-exported"), 2);
+    assert_eq!(world.east.proxy.denied.counted("port-from-outside"), 1);
+    assert_eq!(world.east.proxy.denied.counted("not-exported"), 2);
 }
 
 /// Opens a raw stream straight to an inbound proxy; the error is its reason.

@@ -1,4 +1,4 @@
-//! The workload behind east's serving proxy: HTTP that answers with what it saw, a TCP echo and a server that speaks first.
+//! The workload behind a serving proxy: HTTP that answers with what it saw, a TCP echo and a server that speaks first.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 
 /// Their ports, and how many connections HTTP got.
 pub(crate) struct Apps {
@@ -21,34 +22,43 @@ pub(crate) struct Apps {
     pub(crate) echo: u16,
     pub(crate) greeter: u16,
     pub(crate) http_connections: Arc<AtomicUsize>,
+    http_task: AbortHandle,
 }
 
 impl Apps {
-    pub(crate) async fn start(address: IpAddr) -> Self {
+    pub(crate) async fn start(address: IpAddr, cluster: &'static str) -> Self {
         let http_connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&http_connections);
         let http = serve(address, move |stream| {
             counted.fetch_add(1, Ordering::Relaxed);
-            serve_http(stream)
+            serve_http(stream, cluster)
         });
-        Self { http: http.await, echo: serve(address, echo).await, greeter: serve(address, greet).await, http_connections }
+        let (http, http_task) = http.await;
+        let (echo, _) = serve(address, echo).await;
+        let (greeter, _) = serve(address, greet).await;
+        Self { http, echo, greeter, http_connections, http_task }
+    }
+
+    /// HTTP accepts no more.
+    pub(crate) fn stop_http(&self) {
+        self.http_task.abort();
     }
 }
 
-async fn serve<F, Fut>(address: IpAddr, app: F) -> u16
+async fn serve<F, Fut>(address: IpAddr, app: F) -> (u16, AbortHandle)
 where
     F: Fn(TcpStream) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::bind(SocketAddr::new(address, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             tokio::spawn(app(stream));
         }
     });
-    port
+    (port, task.abort_handle())
 }
 
 /// Answers when the client has ended: all it sent, twice.
@@ -68,15 +78,15 @@ async fn greet(mut stream: TcpStream) {
     }
 }
 
-async fn serve_http(stream: TcpStream) {
+async fn serve_http(stream: TcpStream, cluster: &'static str) {
     let builder = auto::Builder::new(TokioExecutor::new());
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service_fn(answer)).await;
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service_fn(|request| answer(request, cluster))).await;
 }
 
 type AppBody = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
 /// `VERSION METHOD PATH`, a line for each header, an empty line and the body; with trailers on `/trailers`; a slow one on `/slow`.
-async fn answer(mut request: Request<Incoming>) -> Result<Response<AppBody>, Infallible> {
+async fn answer(mut request: Request<Incoming>, cluster: &'static str) -> Result<Response<AppBody>, Infallible> {
     if request.headers().contains_key("upgrade") {
         return Ok(upgrade(&mut request));
     }
@@ -84,7 +94,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<AppBody>, Inf
     for (name, value) in request.headers() {
         text.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
     }
-    text.push('\n');
+    text.push_str(&format!("cluster: {cluster}\n\n"));
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     text.push_str(&String::from_utf8_lossy(&body));

@@ -1,6 +1,7 @@
-//! Two clusters in one process: a client's proxy in west, a serving proxy and a plain gateway in east, real sockets on loopback.
+//! Three clusters in one process: a client's proxy in west, a serving proxy and a bare gateway in east and in north, real sockets on loopback.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends here")]
 
 pub(crate) mod apps;
 pub(crate) mod client;
@@ -31,15 +32,21 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How long a condition may take.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// The two clusters.
+/// The clusters.
 pub(crate) struct World {
     pub(crate) west: Running,
-    pub(crate) east: Running,
+    pub(crate) east: Exporter,
+    pub(crate) north: Exporter,
     pub(crate) storefront: Running,
-    pub(crate) apps: apps::Apps,
-    pub(crate) gateway: TestGateway,
     issuers: BTreeMap<&'static str, Issuer>,
     bundles: Bundles,
+}
+
+/// A cluster that exports `catalog`.
+pub(crate) struct Exporter {
+    pub(crate) proxy: Running,
+    pub(crate) apps: apps::Apps,
+    pub(crate) gateway: TestGateway,
 }
 
 /// A running data plane.
@@ -47,6 +54,7 @@ pub(crate) struct Running {
     pub(crate) outbound: SocketAddr,
     pub(crate) inbound: SocketAddr,
     pub(crate) listener: Option<SocketAddr>,
+    pub(crate) redirected: [SocketAddr; 2],
     pub(crate) denied: Denied,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) trigger: Trigger,
@@ -64,18 +72,14 @@ pub(crate) struct TestGateway {
 }
 
 impl World {
-    /// Starts it: `catalog` in east answers HTTP on 80 and 50051, echoes TCP on 9000, and speaks first on 9001; all are exported to west.
+    /// Starts it: `catalog` in east and north answers HTTP on 80 and 50051, echoes TCP on 9000, and speaks first on 9001; all are
+    /// exported to west, which imports them from east only until [`World::also_from_north`].
     pub(crate) async fn start() -> Self {
         mesh_transport::install_crypto();
-        let apps = apps::Apps::start(ip([127, 1, 64, 1])).await;
         let (issuers, bundles) = trust();
-        let identity = |domain: &'static str, account: &str| identity(&issuers[domain], domain, account, &bundles);
-
-        let east_plane = Plane::bind(config([127, 1, 64, 1], vec![]), &mut Default::default()).unwrap();
-        let gateway_listener = tcp::listen(SocketAddr::from(([127, 1, 0, 4], 0))).unwrap();
-        let gateway_address = gateway_listener.local_addr().unwrap();
-        let east_snapshot = east(&apps, east_plane.inbound().unwrap().port());
-        let east = run(east_plane, identity("east.mesh", "catalog"), east_snapshot.clone(), Default::default());
+        let identity = |domain: &str, account: &str| identity(&issuers[domain], domain, account, &bundles);
+        let east = Exporter::start("east", 1, &identity).await;
+        let north = Exporter::start("north", 3, &identity).await;
 
         let mut registry = Default::default();
         let ledger = ServiceListener {
@@ -84,24 +88,54 @@ impl World {
             port: port(9000),
         };
         let west_plane = Plane::bind(config([127, 2, 64, 1], vec![ledger]), &mut registry).unwrap();
-        let west = run(west_plane, identity("west.mesh", "web"), west(gateway_address), registry);
+        let west_snapshot =
+            own("west", 2).with(imported("east", 0, east.gateway.address)).with(imported("north", 1, north.gateway.address));
+        let west_snapshot = west_snapshot.with([import(&["east"])]);
+        let west = run(west_plane, identity("west.mesh", "web"), west_snapshot, registry);
 
         let storefront_plane = Plane::bind(config([127, 1, 64, 2], vec![]), &mut Default::default()).unwrap();
+        let east_snapshot = Snapshot::clone(&east.proxy.snapshot.load());
         let storefront = run(storefront_plane, identity("east.mesh", "storefront"), east_snapshot, Default::default());
-
-        let mut gateway = TestGateway {
-            address: gateway_address,
-            snapshot: Arc::clone(&east.snapshot),
-            identity: identity("east.mesh", "mesh-gateway"),
-            running: None,
-        };
-        gateway.serve(gateway_listener);
-        Self { west, east, storefront, apps, gateway, issuers, bundles }
+        Self { west, east, north, storefront, issuers, bundles }
     }
 
-    /// An identity of one of the two trust domains.
+    /// From now on west imports `catalog` from north too, and uses it when east cannot.
+    pub(crate) fn also_from_north(&self) {
+        self.west.change([import(&["east", "north"])]);
+    }
+
+    /// An SVID of one of the trust domains.
+    pub(crate) fn svid(&self, domain: &str, account: &str) -> Svid {
+        svid(&self.issuers[domain], domain, account)
+    }
+
+    /// The bundles that everybody here believes.
+    pub(crate) fn bundles(&self) -> &Bundles {
+        &self.bundles
+    }
+
+    /// An identity of one of the trust domains.
     pub(crate) fn identity(&self, domain: &'static str, account: &str) -> Identity {
         identity(&self.issuers[domain], domain, account, &self.bundles)
+    }
+}
+
+impl Exporter {
+    async fn start(name: &'static str, octet: u8, identity: &impl Fn(&str, &str) -> Identity) -> Self {
+        let apps = apps::Apps::start(ip([127, octet, 64, 1]), name).await;
+        let plane = Plane::bind(config([127, octet, 64, 1], vec![]), &mut Default::default()).unwrap();
+        let listener = tcp::listen(SocketAddr::from(([127, octet, 0, 4], 0))).unwrap();
+        let snapshot = exporting(name, octet, &apps, plane.inbound().unwrap().port());
+        let domain = format!("{name}.mesh");
+        let proxy = run(plane, identity(&domain, "catalog"), snapshot, Default::default());
+        let mut gateway = TestGateway {
+            address: listener.local_addr().unwrap(),
+            snapshot: Arc::clone(&proxy.snapshot),
+            identity: identity(&domain, "mesh-gateway"),
+            running: None,
+        };
+        gateway.serve(listener);
+        Self { proxy, apps, gateway }
     }
 }
 
@@ -176,17 +210,18 @@ fn run(plane: Plane, identity: Identity, snapshot: Snapshot, metrics: prometheus
     let (changed, receiver) = changes::channel(0);
     let (trigger, drain) = drain::channel(Duration::from_secs(5));
     let (outbound, inbound) = (plane.outbound().unwrap(), plane.inbound().unwrap());
+    let redirected = [plane.transparent_outbound().unwrap(), plane.transparent_inbound().unwrap()];
     let (listener, denied) = (plane.service(0), plane.denied());
     let knowledge = Knowledge { identity, snapshot: Arc::clone(&snapshot), changed: receiver };
     let running = tokio::spawn(async move { plane.run(knowledge, drain).await.unwrap() });
-    Running { outbound, inbound, listener, denied, snapshot, trigger, metrics, changed, running }
+    Running { outbound, inbound, listener, redirected, denied, snapshot, trigger, metrics, changed, running }
 }
 
 fn trust() -> (BTreeMap<&'static str, Issuer>, Bundles) {
     let start = SystemTime::now() - Duration::from_secs(60);
     let mut issuers = BTreeMap::new();
     let mut bundles: Option<Bundles> = None;
-    for domain in ["east.mesh", "west.mesh"] {
+    for domain in ["east.mesh", "west.mesh", "north.mesh"] {
         let trust_domain: TrustDomain = domain.parse().unwrap();
         let root = Root::generate(domain, start, DAY).unwrap();
         issuers.insert(domain, root.issuer_for(&trust_domain, start, DAY).unwrap());
@@ -200,10 +235,14 @@ fn trust() -> (BTreeMap<&'static str, Issuer>, Bundles) {
 }
 
 fn identity(issuer: &Issuer, domain: &str, account: &str, bundles: &Bundles) -> Identity {
+    Identity::of(svid(issuer, domain, account), Verifier::fixed(bundles.clone()))
+}
+
+fn svid(issuer: &Issuer, domain: &str, account: &str) -> Svid {
     let key = KeyPair::generate().unwrap();
     let csr = Csr::parse(&key.csr_der().unwrap()).unwrap();
     let chain = issuer.issue(&csr, &id(domain, account), SystemTime::now() - Duration::from_secs(30), DAY / 2).unwrap().chain;
-    Identity::of(Svid::new(key, chain).unwrap(), Verifier::fixed(bundles.clone()))
+    Svid::new(key, chain).unwrap()
 }
 
 pub(crate) fn id(domain: &str, account: &str) -> SpiffeId {
@@ -219,8 +258,8 @@ fn config(address: [u8; 4], listeners: Vec<ServiceListener>) -> DataConfig {
         app: ip(address),
         address: ip(address),
         listeners,
-        transparent_outbound: None,
-        transparent_inbound: None,
+        transparent_outbound: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        transparent_inbound: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         own_ports: vec![4191],
         workers: NonZeroUsize::new(2).unwrap(),
         access_log: true,
@@ -237,16 +276,16 @@ fn ports() -> Vec<Port> {
     declared.into_iter().map(|(number, protocol)| Port { name: None, number: port(number), protocol }).collect()
 }
 
-fn east(apps: &apps::Apps, inbound: u16) -> Snapshot {
+fn exporting(cluster: &str, octet: u8, apps: &apps::Apps, inbound: u16) -> Snapshot {
     let app = |number: u16| mesh_names::AppPort::try_from(number).unwrap();
     let own_ports = [(80, apps.http), (9000, apps.echo), (9001, apps.greeter), (50051, apps.http)];
     let endpoint = Endpoint {
         name: "catalog-0".parse().unwrap(),
-        handle: "eastcatalog0".parse().unwrap(),
-        address: ip([127, 1, 64, 1]),
+        handle: format!("{cluster}catalog0").parse().unwrap(),
+        address: ip([127, octet, 64, 1]),
         ports: own_ports.into_iter().map(|(service, own)| (port(service), app(own))).collect(),
         hostname: None,
-        identity: id("east.mesh", "catalog"),
+        identity: id(&format!("{cluster}.mesh"), "catalog"),
         mesh: Mesh::Proxy(TunnelPort::try_from(inbound).unwrap()),
         ready: true,
         zone: None,
@@ -254,7 +293,7 @@ fn east(apps: &apps::Apps, inbound: u16) -> Snapshot {
     };
     let service = Service {
         id: catalog(),
-        addresses: vec![ip([127, 1, 128, 1])],
+        addresses: vec![ip([127, octet, 128, 1])],
         ports: ports(),
         identities: vec![endpoint.identity.clone()],
         endpoints: vec![Arc::new(endpoint)],
@@ -272,51 +311,51 @@ fn east(apps: &apps::Apps, inbound: u16) -> Snapshot {
         grant: Grant::All,
         control_caller: id("west.mesh", "mesh-mirror-controller"),
     };
-    own("east").with([
+    own(cluster, octet).with([
         Change::Service(catalog(), Some(service)),
         Change::Export(catalog(), Some(export)),
         Change::Peer(peer.trust_domain.clone(), Some(peer)),
     ])
 }
 
-fn west(gateway: SocketAddr) -> Snapshot {
-    let east: mesh_names::ClusterName = "east".parse().unwrap();
-    let endpoint = RemoteEndpoint { handle: "eastcatalog0".parse().unwrap(), hostname: None, ready: true, weight: 1, stand_in: None };
-    let remote = Remote {
-        link: east.clone(),
-        service: catalog(),
-        ports: ports(),
-        identities: vec![id("east.mesh", "catalog")],
-        addresses: vec![ip([127, 2, 128, 1])],
-        endpoints: vec![Arc::new(endpoint)],
-        handles_valid: true,
-        proxyless: false,
-    };
+fn import(clusters: &[&str]) -> Change {
     let import = Import {
         id: catalog(),
         addresses: vec![ip([127, 2, 128, 2])],
         kind: ImportKind::ClusterSetIp,
         ports: ports(),
         own: false,
-        clusters: vec![east.clone()],
+        clusters: clusters.iter().map(|cluster| cluster.parse().unwrap()).collect(),
     };
-    let link = Link {
-        name: east.clone(),
-        id: "east-id".parse().unwrap(),
-        trust_domain: "east.mesh".parse().unwrap(),
-        gateways: vec![Gateway { address: gateway, identity: id("east.mesh", "mesh-gateway") }],
-        health: LinkHealth::Unknown,
-        priority: 0,
-    };
-    own("west").with([
-        Change::Remote(east.clone(), catalog(), Some(remote)),
-        Change::Import(catalog(), Some(import)),
-        Change::Link(east, Some(link)),
-    ])
+    Change::Import(catalog(), Some(import))
 }
 
-fn own(cluster: &str) -> Snapshot {
-    let octet = if cluster == "east" { 1 } else { 2 };
+fn imported(cluster: &str, priority: u32, gateway: SocketAddr) -> [Change; 2] {
+    let name: mesh_names::ClusterName = cluster.parse().unwrap();
+    let domain = format!("{cluster}.mesh");
+    let handle = format!("{cluster}catalog0").parse().unwrap();
+    let remote = Remote {
+        link: name.clone(),
+        service: catalog(),
+        ports: ports(),
+        identities: vec![id(&domain, "catalog")],
+        addresses: Vec::new(),
+        endpoints: vec![Arc::new(RemoteEndpoint { handle, hostname: None, ready: true, weight: 1, stand_in: None })],
+        handles_valid: true,
+        proxyless: false,
+    };
+    let link = Link {
+        name: name.clone(),
+        id: format!("{cluster}-id").parse().unwrap(),
+        trust_domain: domain.parse().unwrap(),
+        gateways: vec![Gateway { address: gateway, identity: id(&domain, "mesh-gateway") }],
+        health: LinkHealth::Unknown,
+        priority,
+    };
+    [Change::Remote(name.clone(), catalog(), Some(remote)), Change::Link(name, Some(link))]
+}
+
+fn own(cluster: &str, octet: u8) -> Snapshot {
     let own = Own {
         cluster: cluster.parse().unwrap(),
         id: None,

@@ -1,0 +1,93 @@
+//! Connections that the kernel redirects, in a network namespace of their own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends here")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use socket2::{Domain, Socket, Type};
+use support::World;
+use support::client::exchange;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Says that this process runs in the namespace that was made for it.
+const INSIDE: &str = "MESH_TEST_INSIDE_NAMESPACE";
+
+/// Runs the test `name` of this file in a namespace that has only `lo`; returns whether this is it.
+fn inside(name: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let script = "ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture";
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--net", "sh", "-c", script]).arg(program).arg(name).env(INSIDE, "1");
+    let output = command.output().expect("unshare of util-linux starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    false
+}
+
+fn nft(rules: &str) {
+    let output = Command::new("nft").arg(rules).output().expect("nft starts");
+    assert!(output.status.success(), "{rules}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirected_connection_goes_where_it_was_meant_to_go() {
+    if !inside("a_redirected_connection_goes_where_it_was_meant_to_go") {
+        return;
+    }
+    let world = World::start().await;
+    let [outbound, _] = world.west.redirected;
+    nft("add table ip mesh");
+    nft("add chain ip mesh output { type nat hook output priority -100; }");
+    nft(&format!("add rule ip mesh output ip daddr 127.2.128.0/17 meta l4proto tcp redirect to :{}", outbound.port()));
+
+    let cluster_set: SocketAddr = "127.2.128.2:80".parse().unwrap();
+    let request = "GET /items HTTP/1.1\r\nhost: whatever\r\nconnection: close\r\n\r\n";
+    let answer = exchange(cluster_set, request).await;
+    assert_eq!((answer.status, answer.saw("cluster")), (200, Some("east")), "{answer:?}");
+    assert_eq!(answer.saw("x-mesh-peer"), Some("spiffe://west.mesh/ns/shop/sa/web"));
+    assert_eq!(answer.saw("host"), Some("whatever"), "the client's own Host is left alone");
+
+    let mut raw = tokio::net::TcpStream::connect("127.2.128.2:9000").await.unwrap();
+    raw.write_all(b"hello").await.unwrap();
+    raw.shutdown().await.unwrap();
+    let mut echoed = String::new();
+    raw.read_to_string(&mut echoed).await.unwrap();
+    assert_eq!(echoed, "hellohello");
+
+    let mut nobody = tokio::net::TcpStream::connect("127.2.128.77:80").await.unwrap();
+    assert!(nobody.read_u8().await.is_err(), "an address of the cluster that nobody has is refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_connection_to_a_workload_has_no_caller_and_cannot_claim_one() {
+    if !inside("a_plain_connection_to_a_workload_has_no_caller_and_cannot_claim_one") {
+        return;
+    }
+    let world = World::start().await;
+    let [_, inbound] = world.east.proxy.redirected;
+    // The client is told from the proxy, which calls the application at the same address, by its own port.
+    let client: SocketAddr = "127.1.64.9:40000".parse().unwrap();
+    nft("add table ip mesh");
+    nft("add chain ip mesh output { type nat hook output priority -100; }");
+    nft(&format!("add rule ip mesh output tcp sport {} redirect to :{}", client.port(), inbound.port()));
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&client.into()).unwrap();
+    let application: SocketAddr = ([127, 1, 64, 1], world.east.apps.http).into();
+    socket.connect(&application.into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut stream = tokio::net::TcpStream::from_std(socket.into()).unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: x\r\nx-mesh-peer: forged\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("200 OK") && answer.contains("cluster: east"), "{answer}");
+    assert!(!answer.contains("x-mesh-peer"), "{answer}");
+}
