@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mesh_api::connect::ControlAddress;
+use mesh_runtime::clock::Span;
 use mesh_runtime::telemetry::LogFlags;
 
 /// Watches one cluster and serves its proxies identity, discovery and exports.
@@ -29,9 +30,9 @@ pub struct Flags {
     /// The audience that a service-account token must be for
     #[arg(long, env = "MESH_TOKEN_AUDIENCE", default_value = mesh_api::well_known::TOKEN_AUDIENCE)]
     pub token_audience: String,
-    /// How long streams have to end when the process is told to stop, in seconds
-    #[arg(long, env = "MESH_DRAIN", default_value = "5", value_name = "SECONDS")]
-    pub drain: u64,
+    /// How long streams have to end when the process is told to stop
+    #[arg(long, env = "MESH_DRAIN", default_value = "5s", value_name = "SPAN")]
+    pub drain: Span,
     /// How this process logs
     #[command(flatten)]
     pub log: LogFlags,
@@ -93,7 +94,7 @@ impl TryFrom<Flags> for Config {
             imports: flags.imports,
             cluster,
             token_audience: flags.token_audience,
-            drain: Duration::from_secs(flags.drain),
+            drain: flags.drain.0,
         })
     }
 }

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt as _};
+use mesh_api::client::causes::Causes;
 use mesh_api::crd;
 use mesh_api::well_known::{BUNDLE, FACTS, ISSUER, SYSTEM_NAMESPACE};
 use mesh_names::ClusterId;
@@ -40,6 +41,12 @@ impl Default for Observer {
 }
 
 impl Observer {
+    /// One that has seen this already.
+    #[cfg(test)]
+    pub(crate) fn of(observed: Observed) -> Self {
+        Self { observed: Arc::new(Mutex::new(observed)), ..Self::default() }
+    }
+
     /// The state of this moment.
     #[must_use]
     pub fn now(&self) -> Observed {
@@ -138,7 +145,9 @@ where
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%kind, %error, "could not list");
+                    if failures % TOLD_EVERY == 0 {
+                        tracing::warn!(%kind, error = brief(&error), failures, "could not list");
+                    }
                     failures += 1;
                 }
             }
@@ -181,8 +190,8 @@ where
             Ok(events) => events.boxed(),
             Err(kube::Error::Api(status)) if status.code == GONE => return Ended::Forgotten,
             Err(error) => {
-                tracing::warn!(%kind, %error, "could not watch");
-                tokio::time::sleep(pause(2)).await;
+                tracing::debug!(%kind, error = brief(&error), "could not watch");
+                tokio::time::sleep(pause(3)).await;
                 return Ended::At(version);
             }
         };
@@ -251,17 +260,31 @@ async fn make_handle_key(client: Client, observer: Observer) {
         let observed = observer.observed.lock();
         observed.handles.is_complete() && observed.handles.only().is_none()
     };
+    let mut failures = 0;
     loop {
         if missing(&observer) {
             match secrets.create(&PostParams::default(), &read::handle_key(rand::random::<[u8; KEY_BYTES]>())).await {
                 Ok(_) => tracing::info!(secret = HANDLES, "made the key of endpoint handles"),
                 Err(kube::Error::Api(status)) if status.code == CONFLICT => {}
-                Err(error) => tracing::warn!(%error, secret = HANDLES, "could not make the key of endpoint handles"),
+                Err(error) => {
+                    if failures % TOLD_EVERY == 0 {
+                        tracing::warn!(error = brief(&error), secret = HANDLES, "could not make the key of endpoint handles");
+                    }
+                    failures += 1;
+                }
             }
-            tokio::time::sleep(pause(2)).await;
+            tokio::time::sleep(pause(failures.max(2))).await;
         } else if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// What went wrong, in one line.
+fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => Causes(other).to_string(),
     }
 }
 
@@ -273,6 +296,8 @@ fn pause(failures: u32) -> Duration {
 /// The Secret whose `key` names endpoints outside the cluster.
 pub const HANDLES: &str = "isthmus-handles";
 
+/// Of failures in a row, one in so many is told.
+const TOLD_EVERY: u32 = 16;
 const PAGE: u32 = 500;
 const GONE: u16 = 410;
 const CONFLICT: u16 = 409;

@@ -156,8 +156,10 @@ impl Control {
 ///
 /// # Errors
 /// When it can't start.
-pub fn main(flags: Flags) -> anyhow::Result<()> {
+pub fn main(mut flags: Flags) -> anyhow::Result<()> {
     process::die_with_parent()?;
+    // Failures of the client are told, with their kind, by the watch that met them.
+    flags.log.filter.push_str(",kube_client=off");
     telemetry::init(&flags.log)?;
     let config = Config::try_from(flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
@@ -211,7 +213,7 @@ async fn keep_own_svid(observer: Observer, own: OwnSvid, bundles: SharedBundles,
         let now = clock::wall();
         let authority = Authority::of(&observer.now());
         if let Some(authority) = authority {
-            let other = issued_by.as_ref().is_none_or(|issuer| !Arc::ptr_eq(issuer, &authority.issuer));
+            let other = issued_by.as_ref().is_none_or(|issuer| issuer.chain() != authority.issuer.chain());
             if other || rotation.step(now) == Step::Request {
                 match authority.own_svid(now) {
                     Ok(svid) => {

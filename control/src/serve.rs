@@ -171,20 +171,4 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_state_is_told_in_pieces_and_nothing_is_lost() {
-        let messages: Vec<_> = (0..100).map(|_| proto::Bundle { trust_domain: String::new(), json: vec![0; 20_000] }).collect();
-        let chunks = chunks(messages);
-        assert!(chunks.len() > 2);
-        assert_eq!(chunks.iter().map(Vec::len).sum::<usize>(), 100);
-        assert!(chunks.iter().all(|chunk| chunk.iter().map(Message::encoded_len).sum::<usize>() <= CHUNK_BYTES));
-    }
-
-    #[test]
-    fn an_empty_state_is_still_told() {
-        assert_eq!(chunks(Vec::<proto::Bundle>::new()), [Vec::new()]);
-    }
-}
+mod tests;
