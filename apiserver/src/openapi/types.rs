@@ -76,6 +76,12 @@ impl Types {
                 fields.remove("type");
             }
         }
+        // k8s-openapi's objects always have metadata; a client may leave it out.
+        for name in kinds.values() {
+            if let Some(Value::Array(required)) = definitions.get_mut(name).and_then(|definition| definition.get_mut("required")) {
+                required.retain(|field| field != "metadata");
+            }
+        }
         let mut types = Self { definitions, kinds };
         types.mark();
         types
