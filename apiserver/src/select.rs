@@ -283,11 +283,6 @@ impl Fields {
     pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|term| (field_text(object, &term.field) == term.value) == term.equal)
     }
-
-    /// The one object name that can match, when the selector names it: lets a list or watch of a single object skip the rest.
-    pub fn name(&self) -> Option<&str> {
-        self.0.iter().find(|term| term.equal && term.field == "metadata.name").map(|term| term.value.as_str())
-    }
 }
 
 /// Splits at commas that no backslash escapes.
@@ -506,7 +501,6 @@ mod tests {
         let event = json!({"involvedObject": {"kind": "Pod", "name": "web-1"}, "reason": "Started", "source": {"component": "node"}});
         check_fields("Event", "involvedObject.kind=Pod,involvedObject.name=web-1,reason=Started,source=node", &event, true);
         check_fields("Event", "type=Warning", &event, false);
-        assert_eq!(Fields::parse("metadata.name=web-1", "", "Pod").unwrap().name(), Some("web-1"));
     }
 
     #[test]

@@ -26,9 +26,13 @@ pub(crate) fn metadata(kind: &Kind, object: &Value) -> Result<(), Failure> {
     refuse(kind, object, &causes)
 }
 
-/// Defaults, prunes and checks an object by the schema of its definition.
-pub(crate) fn custom(kind: &Kind, object: &mut Value) -> Result<(), Failure> {
-    let Some(schema) = kind.custom.as_ref().and_then(|custom| custom.schema.as_ref()) else { return Ok(()) };
+/// Prunes an object by its schema; a custom one is given that schema's defaults and is checked by it.
+pub(crate) fn schema(kind: &Kind, object: &mut Value) -> Result<(), Failure> {
+    let Some(custom) = &kind.custom else {
+        openapi::prune(&kind.group, &kind.kind, object);
+        return Ok(());
+    };
+    let Some(schema) = &custom.schema else { return Ok(()) };
     schema.default_and_prune(object);
     let causes = schema.validate(object).into_iter().map(|found| (found.reason.to_owned(), found.field, found.message)).collect::<Vec<_>>();
     refuse(kind, object, &causes)

@@ -146,7 +146,7 @@ pub(crate) fn update(tx: &mut Tx<'_>, place: &Place<'_>, mut new: Value) -> Resu
         }
     }
     if place.subresource == "status" {
-        validate::custom(kind, &mut new)?;
+        validate::schema(kind, &mut new)?;
         managed::track(place, Some(before), &mut new);
     } else {
         prepare(tx, place, Some(before), &mut new)?;
@@ -323,7 +323,7 @@ fn prepare(tx: &mut Tx<'_>, place: &Place<'_>, before: Option<&Value>, new: &mut
     let kind = place.kind;
     defaults::apply(kind, before, new);
     validate::metadata(kind, new)?;
-    validate::custom(kind, new)?;
+    validate::schema(kind, new)?;
     managed::track(place, before, new);
     validate::builtin(kind, before, new, place.rules)?;
     if kind.is("", "Service") {

@@ -124,6 +124,27 @@ pub fn unknown_fields(group: &str, kind: &str, object: &Value) -> Vec<String> {
     unknown
 }
 
+/// Removes the fields that a built-in kind does not have, as a server that decodes into its own types loses them.
+pub fn prune(group: &str, kind: &str, object: &mut Value) {
+    if let Some(shape) = types().shape_of(group, kind) {
+        remove_unknown(object, shape);
+    }
+}
+
+fn remove_unknown(value: &mut Value, shape: Shape<'_>) {
+    match value {
+        Value::Object(fields) => fields.retain(|name, field| {
+            let member = shape.member(name);
+            if let Some(member) = member {
+                remove_unknown(field, member);
+            }
+            member.is_some()
+        }),
+        Value::Array(items) => items.iter_mut().for_each(|item| remove_unknown(item, shape.items())),
+        _ => {}
+    }
+}
+
 fn find_unknown(value: &Value, shape: Shape<'_>, at: &str, unknown: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -280,6 +301,23 @@ mod tests {
                 "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=apps-v1"},
             }})
         );
+    }
+
+    #[test]
+    fn pruning_takes_what_a_kind_does_not_have_and_leaves_what_is_free() {
+        let mut object = json!({"apiVersion": "apps/v1", "metadata": {"labels": {"any": "one"}, "managedFields": [{"fieldsV1": {"f:spec": {"f:x": {}}}}]},
+            "data": {"of": ["any", {"kind": 1}]}, "revision": 1});
+        let whole = object.clone();
+        object["extra"] = json!(1);
+        object["metadata"]["labelz"] = json!({});
+        prune("apps", "ControllerRevision", &mut object);
+        assert_eq!(object, whole);
+        let schema =
+            json!({"type": "object", "properties": {"any": {"default": {"deep": [1]}, "x-kubernetes-preserve-unknown-fields": true}}});
+        let whole = json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}});
+        let mut object = whole.clone();
+        prune("apiextensions.k8s.io", "CustomResourceDefinition", &mut object);
+        assert_eq!(object, whole);
     }
 
     #[test]

@@ -88,3 +88,21 @@ async fn the_first_namespaces_stay() {
         assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
     }
 }
+
+#[tokio::test]
+async fn a_field_that_a_kind_does_not_have_is_not_kept() {
+    let world = World::start().await;
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "labelz": {}}, "data": {"a": "b"}, "extra": 1});
+    let url = format!("/api/v1/namespaces/{}/configmaps", world.namespace);
+    let send = |query: &str| {
+        let request =
+            http::Request::post(format!("{url}?{query}")).header("content-type", "application/json").body(body.to_string().into());
+        let client = world.client.clone();
+        async move { client.request::<serde_json::Value>(request.unwrap()).await }
+    };
+    let status = refusal(send("fieldValidation=Strict").await);
+    assert_eq!(status.code, 400);
+    assert!(status.message.contains("unknown field \"extra\""), "{}", status.message);
+    let created = send("fieldValidation=Warn").await.unwrap();
+    assert_eq!((&created["data"], created.get("extra"), created["metadata"].get("labelz")), (&json!({"a": "b"}), None, None));
+}
