@@ -1,7 +1,7 @@
 //! The OpenAPI v3 documents: what `kubectl explain`, `kubectl apply` and validating clients read. Pure.
 //!
 //! One document per group and version, in the form that Kubernetes publishes: schemas under `components`, operations under `paths`,
-//! each with its group, version and kind. Built-in kinds come from [`types`], custom resources from their own schema. Making a
+//! each with its group, version and kind. Built-in kinds come from `types`, custom resources from their own schema. Making a
 //! document costs milliseconds: who serves it keeps it until the kinds of its group change.
 
 mod marks;

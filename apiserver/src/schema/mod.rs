@@ -1,7 +1,7 @@
 //! The structural schema of a custom resource: what its objects may hold. Pure.
 //!
 //! A schema is parsed once, when its definition arrives, so that a broken one is refused there. Objects are then pruned and given
-//! their defaults ([`fill`]) and judged ([`validate`]). Rules in CEL (`x-kubernetes-validations`) are ignored.
+//! their defaults (`fill`) and judged (`validate`). Rules in CEL (`x-kubernetes-validations`) are ignored.
 
 mod fill;
 mod format;

@@ -1,7 +1,7 @@
 //! Shows objects as the rows that `kubectl get` prints: `meta.k8s.io/v1 Table`. Pure: `now` is an argument.
 //!
-//! Built-in kinds have the columns of Kubernetes' own printers ([`builtin`], [`pod`]), custom resources those of their definition,
-//! found by JSONPath ([`path`]). Cells never fail: what an object lacks is shown as the real server shows it.
+//! Built-in kinds have the columns of Kubernetes' own printers (`builtin`, `pod`), custom resources those of their definition,
+//! found by JSONPath (`path`). Cells never fail: what an object lacks is shown as the real server shows it.
 
 mod builtin;
 mod cells;

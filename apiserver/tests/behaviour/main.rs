@@ -4,6 +4,7 @@
 
 mod apply;
 mod kubectl;
+mod openapi;
 mod python;
 mod restart;
 mod rules;
