@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use parking_lot::Mutex;
+use serde_json::json;
 
 use super::answer::{self, Body};
 use crate::{
@@ -44,16 +45,22 @@ impl Documents {
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Failure> {
         let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let (group, version) = match parts {
-            // Clients of version 2 fall back on version 3, or do without.
-            ["v3"] | ["v3", ..] if !accept.is_empty() && !["json", "*/*", "application/*"].iter().any(|form| accept.contains(form)) => {
-                return Err(Failure::new(406, "NotAcceptable", "only application/json is served here"));
-            }
-            ["v3"] => return Ok(answer::json(200, self.index(kinds))),
-            ["v3", "api", version] => ("", *version),
-            ["v3", "apis", group, version] => (*group, *version),
-            _ => return Err(Failure::no_such_path()),
-        };
+        let (group, version) =
+            match parts {
+                ["v2"] if accept.contains("spec.v2") => return Ok(answer::typed(200, VERSION_2_PROTOBUF, VERSION_2)),
+                ["v2"] => return Ok(answer::json(
+                    200,
+                    json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": "unversioned"}, "paths": {}, "definitions": {}})
+                        .to_string(),
+                )),
+                ["v3"] | ["v3", ..] if !accept.is_empty() && !["json", "*/*", "application/*"].iter().any(|form| accept.contains(form)) => {
+                    return Err(Failure::new(406, "NotAcceptable", "only application/json is served here"));
+                }
+                ["v3"] => return Ok(answer::json(200, self.index(kinds))),
+                ["v3", "api", version] => ("", *version),
+                ["v3", "apis", group, version] => (*group, *version),
+                _ => return Err(Failure::no_such_path()),
+            };
         let served = kinds.groups().iter().any(|(name, versions)| name == group && versions.iter().any(|each| each == version));
         if !served {
             return Err(Failure::no_such_path());
@@ -120,3 +127,7 @@ fn make(kinds: &Registry, group: &str, version: &str) -> Document {
     let hash = digest(&SHA256, &json).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     Document { json, hash, custom: !custom.is_empty() }
 }
+
+/// Version 2 knows no kinds. `kubectl` asks for it before a `List`, and takes a kind that is not there for one that it need not check.
+const VERSION_2: &[u8] = b"\x0a\x032.0\x12\x19\x0a\x0aKubernetes\x12\x0bunversioned";
+const VERSION_2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";

@@ -60,6 +60,18 @@ async fn kubectl_apply_is_told_of_a_field_that_does_not_exist_and_can_be_tried()
 }
 
 #[tokio::test]
+async fn kubectl_takes_a_list_of_objects_and_refuses_a_kind_that_nobody_serves() {
+    let world = World::start().await;
+    let kubectl = Tool::kubectl(&world);
+    let list = "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}, {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}]}";
+    assert_eq!(kubectl.ok_with("create -f -", list).await, "configmap/a created\nconfigmap/b created\n");
+    let both = kubectl.ok("get configmaps a b -o yaml").await;
+    kubectl.ok_with("apply -f -", &both).await;
+    let refused = kubectl.refused("apply -f -", "{apiVersion: none.example.com/v1, kind: None, metadata: {name: a}}").await;
+    assert!(refused.contains("no matches for kind \"None\" in version \"none.example.com/v1\""), "{refused}");
+}
+
+#[tokio::test]
 async fn kubectl_applies_on_the_server_and_is_told_who_owns_what() {
     let world = World::start().await;
     let kubectl = Tool::kubectl(&world);
