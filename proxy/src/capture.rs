@@ -24,13 +24,13 @@ use crate::detect::{First, Peeked};
 use crate::failure::Failure;
 use crate::local::server;
 use crate::outbound::passthrough::{Found, look_up};
-use crate::outbound::{self, Scope, raw, split};
+use crate::outbound::{self, Remembered, Scope, raw, split};
 use crate::plain::CONNECT_MAX;
 use crate::worker::Core;
 
 /// A connection to the HTTP proxy address.
 pub(crate) async fn explicit(core: &Rc<Core>, stream: TcpStream) {
-    http(core, stream, Scope::Proxy).await;
+    http(core, stream, Scope::Proxy(Remembered::default())).await;
 }
 
 /// A connection to the address of one service.

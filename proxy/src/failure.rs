@@ -42,6 +42,8 @@ pub(crate) enum Failure {
     /// The serving side's proxy said no.
     #[error("the serving side refused it: {reason}")]
     Denied {
+        /// As what.
+        status: StatusCode,
         /// Its reason, a word.
         reason: String,
     },
@@ -105,7 +107,7 @@ impl Failure {
             },
             Self::Refused(Refused::MalformedName(_)) => StatusCode::NOT_FOUND,
             Self::Refused(Refused::UnknownAddress(_)) => StatusCode::BAD_GATEWAY,
-            Self::Denied { .. } => StatusCode::FORBIDDEN,
+            Self::Denied { status, .. } => *status,
             Self::Unreachable(_) | Self::AppUnreachable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) | Self::Plain(_) | Self::Lookup { .. } => StatusCode::BAD_GATEWAY,
         }

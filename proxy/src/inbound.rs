@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use http::{HeaderValue, Request, StatusCode};
 use mesh_names::{AppPort, Protocol};
-use mesh_topology::ExportName;
+use mesh_topology::{ExportName, RefusedDelivery};
 use mesh_transport::identity::life_left;
 use mesh_transport::session::{self, Incoming, Kind, Limits, RecvBody, Responder, Served, StreamTarget, head};
 use mesh_trust::{VerifiedPeer, policy};
@@ -145,6 +145,19 @@ fn allow(core: &Core, caller: &Caller, target: &StreamTarget) -> Result<AppPort,
     if core.shared.own_ports.contains(&port.get()) { Err(OWN_PORT) } else { Ok(port) }
 }
 
+/// Whether a stream to `port` may go on. A workload that left the listing, because it ends, finishes what it has: that is no matter of
+/// permission.
+fn still_allowed(core: &Core, caller: &Caller, target: &StreamTarget, port: AppPort) -> Result<(), &'static str> {
+    let StreamTarget::Export { cluster, service, port: asked } = target else { return allow(core, caller, target).map(drop) };
+    let export = ExportName { cluster: cluster.clone(), service: service.clone(), port: *asked };
+    match core.shared.snapshot.load().inbound_export(caller.peer.id().trust_domain(), core.shared.address, &export) {
+        Ok(now) if now == port => Ok(()),
+        Ok(_) => Err(EXPORT_MOVED),
+        Err(RefusedDelivery::NoEndpoint) => Ok(()),
+        Err(RefusedDelivery::UnknownPeer | RefusedDelivery::NotExportedOrUnknown) => Err(policy::Denied::NotExported.reason()),
+    }
+}
+
 /// Returns when the stream is no longer allowed, or leads elsewhere now.
 async fn until_denied(core: &Core, caller: &Caller, target: Option<&StreamTarget>, port: AppPort) -> &'static str {
     let mut changed = core.shared.changed.clone();
@@ -152,10 +165,10 @@ async fn until_denied(core: &Core, caller: &Caller, target: Option<&StreamTarget
         if changed.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        match target.ok_or(NO_TARGET).and_then(|target| allow(core, caller, target)) {
-            Ok(now) if now == port => {}
-            Ok(_) => return "export-moved",
-            Err(reason) => return reason,
+        if let Some(target) = target
+            && let Err(reason) = still_allowed(core, caller, target, port)
+        {
+            return reason;
         }
     }
 }
@@ -214,4 +227,5 @@ pub(crate) fn protocol_of(core: &Core, port: AppPort) -> Protocol {
 /// The word for an application that does not accept connections: nothing was sent to it, so another endpoint may be tried.
 pub(crate) const APP_UNREACHABLE: &str = "app-unreachable";
 const NO_TARGET: &str = "no-target";
+const EXPORT_MOVED: &str = "export-moved";
 const OWN_PORT: &str = "proxy-port";

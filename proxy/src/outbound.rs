@@ -9,16 +9,17 @@ pub(crate) mod raw;
 pub(crate) mod replay;
 mod upgrade;
 
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::Authority;
-use http::{Method, Request, Response, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use mesh_names::{Host, Protocol, ServicePort};
-use mesh_topology::{RequestKey, Resolved, Route, Stage};
+use mesh_topology::{RequestKey, Resolved, Route, Snapshot, Stage};
 use mesh_transport::pool::DialError;
 use mesh_transport::session::{StreamError, head};
 use mesh_transport::tunnel::Status;
@@ -34,20 +35,37 @@ use crate::worker::Core;
 use replay::Replay;
 
 /// How requests of a connection find their target.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Scope {
     /// Each names its own, as to an HTTP proxy.
-    Proxy,
+    Proxy(Remembered),
     /// All go to where the connection goes.
     Fixed(RequestKey),
+}
+
+/// The last target of a connection: most name the same one again and again. Good for one snapshot only.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered(RefCell<Option<(Authority, Weak<Snapshot>, RequestKey)>>);
+
+impl Remembered {
+    fn recall(&self, authority: &Authority, snapshot: &Arc<Snapshot>) -> Option<RequestKey> {
+        let last = self.0.borrow();
+        let (named, at, key) = last.as_ref()?;
+        (Weak::as_ptr(at) == Arc::as_ptr(snapshot) && named == authority).then(|| key.clone())
+    }
+
+    fn remember(&self, authority: Authority, snapshot: &Arc<Snapshot>, key: RequestKey) {
+        self.0.replace(Some((authority, Arc::downgrade(snapshot), key)));
+    }
 }
 
 /// Answers one request of the workload.
 pub(crate) async fn handle(core: &Rc<Core>, scope: &Scope, request: Request<Incoming>) -> Response<Body> {
     let mut exchange = Exchange::begin(core, Direction::outbound, Kind::http);
-    let host = host_text(&request);
-    let grpc = is_grpc(&request);
-    exchange.describe(|| Line { to: host.clone().unwrap_or_default(), method: request.method().to_string(), ..Line::default() });
+    let (named, in_header) = (request.uri().authority().cloned(), request.headers().get(HOST).cloned());
+    let host = || host_text(named.as_ref(), in_header.as_ref());
+    let grpc = grpc_content(request.headers());
+    exchange.describe(|| Line { to: host(), method: request.method().to_string(), ..Line::default() });
     core.budget.borrow_mut().earn();
     let carried = if *request.method() == Method::CONNECT {
         crate::capture::connect(core, request).await.map(|response| (response, None))
@@ -65,7 +83,7 @@ pub(crate) async fn handle(core: &Rc<Core>, scope: &Scope, request: Request<Inco
             } else {
                 exchange.broke()
             }
-            failure.response(host.as_deref().unwrap_or_default(), grpc).map(|body| body.measured(exchange))
+            failure.response(&host(), grpc).map(|body| body.measured(exchange))
         }
     }
 }
@@ -73,7 +91,7 @@ pub(crate) async fn handle(core: &Rc<Core>, scope: &Scope, request: Request<Inco
 async fn carry(core: &Rc<Core>, scope: &Scope, request: Request<Incoming>) -> Result<(Response<Body>, Option<Flight>), Failure> {
     let key = match scope {
         Scope::Fixed(key) => key.clone(),
-        Scope::Proxy => match target(core, &request)? {
+        Scope::Proxy(remembered) => match target(core, remembered, &request)? {
             Aim::Mesh(key) => key,
             Aim::Outside(host, port) => return passthrough::request(core, request, &host, port).await,
         },
@@ -134,7 +152,8 @@ async fn attempt(core: &Rc<Core>, route: &Route, mut parts: request::Parts, body
             let response = lease.request(Request::from_parts(parts, body.attempt())).await.map_err(AttemptError::Stream)?;
             let mut response = response.map(Body::from);
             if let Some(reason) = response.headers_mut().remove(head::REFUSED) {
-                return Err(AttemptError::Refused(reason.to_str().unwrap_or("no reason given").to_owned()));
+                let reason = reason.to_str().unwrap_or("no reason given").to_owned();
+                return Err(AttemptError::Refused { status: response.status(), reason });
             }
             head::strip_own(response.headers_mut());
             Ok(response)
@@ -156,7 +175,12 @@ pub(crate) enum AttemptError {
     /// The stream broke.
     Stream(StreamError),
     /// The serving proxy said no.
-    Refused(String),
+    Refused {
+        /// As this.
+        status: StatusCode,
+        /// With this word.
+        reason: String,
+    },
     /// A plain endpoint did not answer.
     Plain(PlainError),
     /// A remote route that needs no session: there is none such.
@@ -178,7 +202,7 @@ impl AttemptError {
         let nothing = match self {
             Self::Dial(_) | Self::NoProxy | Self::Plain(PlainError::Connect { .. }) => true,
             Self::Stream(error) => error.is_unprocessed(),
-            Self::Refused(reason) => reason == crate::inbound::APP_UNREACHABLE,
+            Self::Refused { reason, .. } => reason == crate::inbound::APP_UNREACHABLE,
             Self::Plain(PlainError::Broken(_)) => false,
         };
         if nothing { Sent::Nothing } else { Sent::Something }
@@ -191,8 +215,8 @@ impl AttemptError {
             Self::Stream(StreamError::Body(_)) => None,
             Self::Stream(error) if error.is_unprocessed() => Some(Stage::Session),
             Self::Stream(_) | Self::Plain(PlainError::Broken(_)) => Some(Stage::Response),
-            Self::Refused(reason) if reason == crate::inbound::APP_UNREACHABLE => Some(Stage::Dial),
-            Self::Refused(_) | Self::NoProxy => None,
+            Self::Refused { reason, .. } if reason == crate::inbound::APP_UNREACHABLE => Some(Stage::Dial),
+            Self::Refused { .. } | Self::NoProxy => None,
             Self::Plain(PlainError::Connect { .. }) => Some(Stage::Dial),
         }
     }
@@ -213,10 +237,10 @@ impl From<AttemptError> for Failure {
         match error {
             AttemptError::Dial(error) => Self::Unreachable(error),
             AttemptError::Stream(error) => Self::Broken(error),
-            AttemptError::Refused(reason) if reason == crate::inbound::APP_UNREACHABLE => Self::AppUnreachable,
-            AttemptError::Refused(reason) => Self::Denied { reason },
+            AttemptError::Refused { reason, .. } if reason == crate::inbound::APP_UNREACHABLE => Self::AppUnreachable,
+            AttemptError::Refused { status, reason } => Self::Denied { status, reason },
             AttemptError::Plain(error) => Self::Plain(error),
-            AttemptError::NoProxy => Self::Denied { reason: "no proxy at the other end".to_owned() },
+            AttemptError::NoProxy => Self::Denied { status: StatusCode::BAD_GATEWAY, reason: "no proxy at the other end".to_owned() },
         }
     }
 }
@@ -229,15 +253,22 @@ pub(crate) enum Aim {
     Outside(Host, ServicePort),
 }
 
-fn target(core: &Core, request: &Request<Incoming>) -> Result<Aim, Failure> {
+fn target(core: &Core, remembered: &Remembered, request: &Request<Incoming>) -> Result<Aim, Failure> {
     let absolute = request.uri().authority();
     let authority = match absolute {
         Some(authority) => authority.clone(),
         None => host_header(request).ok_or(Failure::NoHost)?,
     };
+    let snapshot = core.shared.snapshot.load();
+    if let Some(key) = remembered.recall(&authority, &snapshot) {
+        return Ok(Aim::Mesh(key));
+    }
     let (host, port) = split(&authority, HTTP_PORT)?;
-    match core.shared.snapshot.load().resolve(&host, port) {
-        Resolved::Mesh { key, .. } => Ok(Aim::Mesh(key)),
+    match snapshot.resolve(&host, port) {
+        Resolved::Mesh { key, .. } => {
+            remembered.remember(authority, &snapshot, key.clone());
+            Ok(Aim::Mesh(key))
+        }
         Resolved::Refused(refused) => Err(refused.into()),
         Resolved::Passthrough if absolute.is_some() => Ok(Aim::Outside(host, port)),
         Resolved::Passthrough => Err(Failure::NotOurs { host }),
@@ -257,7 +288,7 @@ pub(crate) fn to_plain(parts: &mut request::Parts, spoken: Spoken) {
     head::strip_own(&mut parts.headers);
     if let Spoken::Http1 = spoken {
         if let (false, Some(authority)) = (parts.headers.contains_key(HOST), parts.uri.authority())
-            && let Ok(host) = http::HeaderValue::from_str(authority.as_str())
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
             parts.headers.insert(HOST, host);
         }
@@ -290,12 +321,12 @@ fn host_header<B>(request: &Request<B>) -> Option<Authority> {
     Authority::try_from(request.headers().get(HOST)?.as_bytes()).ok()
 }
 
-fn host_text<B>(request: &Request<B>) -> Option<String> {
-    request.uri().authority().cloned().or_else(|| host_header(request)).map(|authority| authority.host().to_owned())
-}
-
-fn is_grpc<B>(request: &Request<B>) -> bool {
-    grpc_content(request.headers())
+fn host_text(named: Option<&Authority>, in_header: Option<&HeaderValue>) -> String {
+    match (named, in_header) {
+        (Some(authority), _) => authority.host().to_owned(),
+        (None, Some(header)) => Authority::try_from(header.as_bytes()).map(|authority| authority.host().to_owned()).unwrap_or_default(),
+        (None, None) => String::new(),
+    }
 }
 
 /// Whether the body is gRPC, which needs HTTP/2 to its end.

@@ -86,6 +86,8 @@ async fn a_name_that_is_unknown_is_answered_with_host_reason_and_next_command() 
     assert!(answer.head.contains("x-mesh-error: unknown_service"), "{}", answer.head);
     assert!(answer.body.contains("mesh dns query nope.shop.svc.clusterset.local"), "{}", answer.body);
     assert_eq!(get(world.west.outbound, &format!("{CATALOG}:81/")).await.status, 404);
+    let many: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
+    assert_eq!(send(world.west.outbound, "GET", &format!("{CATALOG}/"), &many, "").await.status, 431);
     assert!(connect(world.west.outbound, "nope.shop.svc.clusterset.local:80").await.unwrap_err().starts_with("HTTP/1.1 404"));
 }
 
@@ -166,6 +168,23 @@ async fn an_export_that_is_withdrawn_ends_a_running_answer_within_two_seconds() 
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert!(world.east.proxy.denied.counted("not-exported") >= 1);
     assert_ne!(get(world.west.outbound, &format!("{CATALOG}/")).await.status, 200, "also on the session kept from before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_that_left_the_listing_finishes_what_it_has() {
+    let world = World::start().await;
+    let mut stream = tokio::net::TcpStream::connect(world.west.outbound).await.unwrap();
+    stream.write_all(format!("GET {CATALOG}/endless HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    read_head(&mut stream).await;
+    let mut service = mesh_topology::Service::clone(world.east.proxy.snapshot.load().service(&catalog()).unwrap());
+    service.endpoints.clear();
+    world.east.proxy.change([Change::Service(catalog(), Some(service))]);
+    // As much again as is sent in the two seconds after which a stream that is not allowed has ended.
+    let mut more = [0; 1000];
+    stream.read_exact(&mut more).await.unwrap();
+    world.east.proxy.change([Change::Export(catalog(), None)]);
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut rest)).await.expect("still running");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,11 @@ impl Evidence {
         self.dark.contains(&gateway)
     }
 
+    /// The gateways that do not answer.
+    pub fn dark(&self) -> impl Iterator<Item = SocketAddr> {
+        self.dark.iter().copied()
+    }
+
     /// The next evidence, with this gateway answering or not. A gateway that answers again after a restart no longer drains.
     #[must_use]
     pub fn with_state(&self, gateway: SocketAddr, state: ProbeState) -> Self {

@@ -80,10 +80,14 @@ impl Loads {
         self.seed
     }
 
-    /// Takes over what the process now knows of gateways.
+    /// Takes over what the process now knows of gateways. One that has come back is used again at once, whatever failed before.
     pub fn see(&mut self, evidence: &Arc<Evidence>) {
-        if !Arc::ptr_eq(&self.evidence, evidence) {
-            self.evidence = Arc::clone(evidence);
+        if Arc::ptr_eq(&self.evidence, evidence) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.evidence, Arc::clone(evidence));
+        for gateway in before.dark().filter(|gateway| !evidence.is_dark(*gateway)) {
+            self.reinstate(&EndpointKey::Gateway(gateway));
         }
     }
 
@@ -123,11 +127,16 @@ impl Loads {
             }
             return;
         }
+        if load.ejected_until.is_some_and(|until| now < until) {
+            // Others that were under way when it was ejected fail for the same cause.
+            return;
+        }
         load.failures += 1;
         if load.failures >= patience {
             load.failures = 0;
             load.ejected += 1;
-            let doublings = load.ejected.min(EJECTION_DOUBLINGS) - 1;
+            let most = if matches!(key, EndpointKey::Gateway(_)) { GATEWAY_DOUBLINGS } else { EJECTION_DOUBLINGS };
+            let doublings = (load.ejected - 1).min(most);
             let newly = load.ejected_until.replace(now + EJECTION * 2_u32.pow(doublings)).is_none();
             self.ejections += usize::from(newly);
         }
@@ -210,7 +219,9 @@ const FAILURE_COSTS: f64 = 1.0;
 const RESPONSE_FAILURES_MAX: u32 = 5;
 /// How long a first ejection lasts; each next one doubles it, this many times at most.
 const EJECTION: Duration = Duration::from_secs(1);
-const EJECTION_DOUBLINGS: u32 = 6;
+const EJECTION_DOUBLINGS: u32 = 5;
+/// Gateways are few, and each has its watch: they are tried again sooner.
+const GATEWAY_DOUBLINGS: u32 = 2;
 /// An entry that has not been used for this long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
@@ -259,6 +270,28 @@ mod tests {
         assert!(loads.is_ejected(&key, now + Duration::from_millis(2900)));
         finish(&mut loads, &key, 1, Outcome::Answered, now + Duration::from_secs(4));
         assert!(loads.nothing_ejected());
+    }
+
+    #[test]
+    fn failures_of_one_moment_are_one_cause() {
+        let (mut loads, now, key) = (Loads::new(1), start(), local("a"));
+        for _ in 0..20 {
+            finish(&mut loads, &key, 1, Outcome::Failed(Stage::Dial), now);
+        }
+        assert!(!loads.is_ejected(&key, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_gateway_whose_watch_sees_it_again_is_used_at_once() {
+        let (mut loads, now) = (Loads::new(1), start());
+        let address = "127.1.0.4:4143".parse().unwrap();
+        let key = EndpointKey::Gateway(address);
+        finish(&mut loads, &key, 1, Outcome::Failed(Stage::Gateway), now);
+        let dark = Evidence::default().with_state(address, crate::ProbeState::Dark);
+        loads.see(&Arc::new(dark.clone()));
+        assert!(loads.is_ejected(&key, now));
+        loads.see(&Arc::new(dark.with_state(address, crate::ProbeState::Alive)));
+        assert!(!loads.is_ejected(&key, now));
     }
 
     #[test]

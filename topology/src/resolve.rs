@@ -271,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spoken_on_a_workloads_own_port_is_what_its_services_declare() {
+        let at = |address: &str, port: u16| east_and_west().protocol_at(address.parse().unwrap(), port.try_into().unwrap());
+        assert_eq!(at("127.2.64.1", 8080), Protocol::Http);
+        assert_eq!(at("127.2.64.1", 9999), Protocol::Unknown);
+        assert_eq!(at("127.9.9.9", 8080), Protocol::Unknown);
+    }
+
+    #[test]
     fn an_address_of_the_cluster_that_nobody_is_known_to_have_is_refused() {
         check("127.2.64.200", 80, "unknown_address");
     }

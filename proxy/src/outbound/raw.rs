@@ -48,7 +48,7 @@ pub(crate) async fn open(core: &Rc<Core>, mut key: RequestKey) -> Result<(Upstre
         }
         drop(flight);
         // A refusal for good is the same everywhere; everything else is worth another way.
-        let final_word = matches!(&failed, AttemptError::Refused(_)) && failed.sent() == Sent::Something;
+        let final_word = matches!(&failed, AttemptError::Refused { .. }) && failed.sent() == Sent::Something;
         if attempts >= ATTEMPTS_MAX || final_word {
             return Err(failed.into());
         }
@@ -63,7 +63,7 @@ async fn attempt(core: &Rc<Core>, route: &Route) -> Result<Upstream, AttemptErro
             let lease = core.pool.checkout(&plan).await.map_err(AttemptError::Dial)?;
             match lease.raw().await {
                 Ok(stream) => Ok(Upstream::Session(stream)),
-                Err(StreamError::Refused { reason, .. }) => Err(AttemptError::Refused(reason)),
+                Err(StreamError::Refused { status, reason }) => Err(AttemptError::Refused { status, reason }),
                 Err(error) => Err(AttemptError::Stream(error)),
             }
         }
