@@ -10,10 +10,10 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use mesh_api::proto;
-use mesh_api::well_known::{CONTROL_ACCOUNT, EGRESS_ACCOUNT, GATEWAY_ACCOUNT, SYSTEM_NAMESPACE};
+use mesh_api::well_known::{BUNDLE, CONTROL_ACCOUNT, EGRESS_ACCOUNT, GATEWAY_ACCOUNT, ISSUER, SYSTEM_NAMESPACE};
 use mesh_names::{Label, SpiffeId, TrustDomain};
 use mesh_trust::rotation::SVID_LIFETIME;
-use mesh_trust::{Bundle, Csr, IssueError, Issuer, KeyPair, Svid, SvidError};
+use mesh_trust::{Bundle, Bundles, Csr, IssueError, Issuer, KeyPair, Purpose, Refused, Svid, SvidError, UnixTime, Verifier};
 use tokio::sync::Semaphore;
 
 use crate::observed::Observed;
@@ -82,7 +82,7 @@ impl Authority {
         Some(Self { trust_domain, bundle: observed.own_bundle()?, issuer })
     }
 
-    /// Control's own SVID.
+    /// Control's own SVID, which proves at once that the issuer stands below the bundle that everybody checks against.
     ///
     /// # Errors
     /// When the issuer can't be used.
@@ -92,6 +92,9 @@ impl Authority {
         let key = KeyPair::generate()?;
         let csr = Csr::parse(&key.csr_der()?)?;
         let issued = self.issuer.issue(&csr, &id, now, SVID_LIFETIME)?;
+        let at = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        let verifier = Verifier::fixed(Bundles::of(self.bundle.clone()));
+        verifier.verify(&issued.chain, at, Purpose::Server).map_err(OwnError::NotBelowTheBundle)?;
         Ok(Svid::new(key, issued.chain)?)
     }
 }
@@ -105,6 +108,9 @@ pub enum OwnError {
     /// The key or the chain is not usable.
     #[error(transparent)]
     Svid(#[from] SvidError),
+    /// What the issuer signs would be refused everywhere.
+    #[error("the Secret {ISSUER} does not fit the ConfigMap {BUNDLE}: what it signs is refused ({})", .0.reason())]
+    NotBelowTheBundle(Refused),
     /// Its name is none; never, for a trust domain that was parsed.
     #[error(transparent)]
     Name(#[from] mesh_names::ParseError),
@@ -215,5 +221,21 @@ mod tests {
         check("system:serviceaccount:isthmus-system:mesh-gateway", false, Ok("spiffe://west.mesh/ns/isthmus-system/sa/mesh-gateway"));
         check("system:serviceaccount:shop:mesh-gateway", true, Err("not-a-gateway"));
         check("system:serviceaccount:isthmus-system:mesh-dns", true, Err("not-a-gateway"));
+    }
+
+    #[test]
+    fn control_does_not_become_who_its_own_bundle_would_refuse() {
+        let hour = std::time::Duration::from_secs(3600);
+        let now = SystemTime::UNIX_EPOCH + hour;
+        let trust_domain: TrustDomain = "west.mesh".parse().unwrap();
+        let root = || mesh_trust::Root::generate("root", now, hour).unwrap();
+        let (one, other) = (root(), root());
+        let authority = |bundled: &mesh_trust::Root| Authority {
+            bundle: Bundle::new(trust_domain.clone(), 1, vec![bundled.certificate().clone()]).unwrap(),
+            issuer: Arc::new(one.issuer_for(&trust_domain, now, hour).unwrap()),
+            trust_domain: trust_domain.clone(),
+        };
+        assert_eq!(authority(&one).own_svid(now).unwrap().id().as_str(), "spiffe://west.mesh/ns/isthmus-system/sa/mesh-control");
+        assert!(matches!(authority(&other).own_svid(now), Err(OwnError::NotBelowTheBundle(Refused::UntrustedIssuer))));
     }
 }

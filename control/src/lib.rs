@@ -5,6 +5,7 @@
 //! other; what differs between them is only their count of versions.
 
 mod accept;
+mod apply;
 pub mod build;
 pub mod config;
 pub mod handles;

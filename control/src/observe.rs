@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt as _};
 use mesh_api::client::causes::Causes;
 use mesh_api::crd;
@@ -24,8 +24,8 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::handles::KEY_BYTES;
 use crate::observed::{ObjectName, Objects, Observed, Seen};
+pub(crate) use read::HANDLE_KEY;
 
 /// What the watches have seen, shared by those who read it.
 #[derive(Clone, Debug)]
@@ -80,7 +80,6 @@ impl Observer {
         self.spawn::<crd::ServiceImport, _>(tasks, client, Api::all(client.clone()), all(), read::import, |seen| &mut seen.imports);
         self.spawn::<crd::Link, _>(tasks, client, Api::all(client.clone()), all(), read::link, |seen| &mut seen.links);
         self.spawn::<crd::Peer, _>(tasks, client, Api::all(client.clone()), all(), read::peer, |seen| &mut seen.peers);
-        tasks.spawn(make_handle_key(client.clone(), self.clone()));
     }
 
     fn spawn<K, T>(
@@ -252,36 +251,8 @@ async fn cluster_id(client: &Client) -> Result<ClusterId, kube::Error> {
     uid.parse().map_err(|error: mesh_names::ParseError| kube::Error::Service(error.into()))
 }
 
-/// Makes the key of the handles once it is known to be missing. Whoever comes second finds it made.
-async fn make_handle_key(client: Client, observer: Observer) {
-    let mut changes = observer.changes();
-    let secrets: Api<core::Secret> = Api::namespaced(client, SYSTEM_NAMESPACE);
-    let missing = |observer: &Observer| {
-        let observed = observer.observed.lock();
-        observed.handles.is_complete() && observed.handles.only().is_none()
-    };
-    let mut failures = 0;
-    loop {
-        if missing(&observer) {
-            match secrets.create(&PostParams::default(), &read::handle_key(rand::random::<[u8; KEY_BYTES]>())).await {
-                Ok(_) => tracing::info!(secret = HANDLES, "made the key of endpoint handles"),
-                Err(kube::Error::Api(status)) if status.code == CONFLICT => {}
-                Err(error) => {
-                    if failures % TOLD_EVERY == 0 {
-                        tracing::warn!(error = brief(&error), secret = HANDLES, "could not make the key of endpoint handles");
-                    }
-                    failures += 1;
-                }
-            }
-            tokio::time::sleep(pause(failures.max(2))).await;
-        } else if changes.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// What went wrong, in one line.
-fn brief(error: &kube::Error) -> String {
+pub(crate) fn brief(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
         other => Causes(other).to_string(),
@@ -289,7 +260,7 @@ fn brief(error: &kube::Error) -> String {
 }
 
 /// How long to wait after this many failures in a row.
-fn pause(failures: u32) -> Duration {
+pub(crate) fn pause(failures: u32) -> Duration {
     clock::jittered((PAUSE_FIRST * 2_u32.saturating_pow(failures.min(8))).min(PAUSE_LONGEST), 0.5)
 }
 
@@ -297,9 +268,8 @@ fn pause(failures: u32) -> Duration {
 pub const HANDLES: &str = "isthmus-handles";
 
 /// Of failures in a row, one in so many is told.
-const TOLD_EVERY: u32 = 16;
+pub(crate) const TOLD_EVERY: u32 = 16;
 const PAGE: u32 = 500;
 const GONE: u16 = 410;
-const CONFLICT: u16 = 409;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONGEST: Duration = Duration::from_secs(2);

@@ -409,6 +409,8 @@ pub struct Peer {
     pub namespaces: Vec<String>,
     /// The labels that those exports must have.
     pub selector: Option<Selector>,
+    /// How many exports it has, as its status says.
+    pub told: Option<i32>,
 }
 
 /// A label selector.

@@ -220,6 +220,14 @@ impl Publisher {
         self.changed.subscribe()
     }
 
+    /// How many services each peer is told of.
+    #[must_use]
+    pub fn told(&self) -> BTreeMap<TrustDomain, usize> {
+        let published = self.published.lock();
+        let peers = published.iter().flat_map(|published| &published.peers);
+        peers.map(|(domain, log)| (domain.clone(), log.exported.len())).collect()
+    }
+
     /// The own trust domain; none while nothing is published.
     #[must_use]
     pub fn trust_domain(&self) -> Option<TrustDomain> {

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::accept::{self, OwnSvid};
+use crate::apply;
 use crate::build::build;
 use crate::config::{ClusterAccess, Config, Flags};
 use crate::issue::{Authority, Registrar};
@@ -116,6 +117,8 @@ impl Control {
         let verifier = Verifier::new(Arc::clone(&bundles), Refusals::observed(move |refused| denied.count(refused.reason())));
         let publisher = Arc::new(Publisher::new(uuid::Uuid::new_v4().to_string()));
         observer.follow(&self.client, &mut tasks);
+        tasks.spawn(apply::make_handle_key(self.client.clone(), observer.clone()));
+        tasks.spawn(apply::keep_peer_status(self.client.clone(), observer.clone(), Arc::clone(&publisher)));
         let identity = self.readiness.gate("identity");
         tasks.spawn(keep_own_svid(observer.clone(), Arc::clone(&own), Arc::clone(&bundles), identity));
         let (imports, follower) = imports::follow(self.config.imports.clone(), connector(Arc::clone(&own), verifier.clone()));

@@ -28,11 +28,12 @@ impl Context<'_> {
     pub(super) fn remotes(&self) -> BTreeMap<RemoteKey, Remote> {
         let mut mirrored = self.mirrored();
         let keys: BTreeSet<RemoteKey> = mirrored.keys().chain(self.imports.remotes.keys()).cloned().collect();
+        let domains: BTreeMap<ClusterName, TrustDomain> = self.links().into_iter().map(|link| (link.name, link.trust_domain)).collect();
         let mut remotes = BTreeMap::new();
         for key in keys {
-            let Some(link) = self.complete.seen.links.iter().find(|link| link.link.name == key.0) else { continue };
+            let Some(peer) = domains.get(&key.0) else { continue };
             let mut remote = self.remote(&key, &mirrored.remove(&key).unwrap_or_default());
-            remote.identities.retain(|id| believable(id, &link.link.trust_domain, &key.1));
+            remote.identities.retain(|id| believable(id, peer, &key.1));
             remotes.insert(key, remote);
         }
         remotes

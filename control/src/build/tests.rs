@@ -96,6 +96,7 @@ impl World {
             bundle: Bundle::new(trust_domain.clone(), 5, Vec::new()).ok(),
             namespaces: namespaces.iter().map(|namespace| (*namespace).to_owned()).collect(),
             selector,
+            told: None,
             trust_domain,
         });
         self

@@ -1,11 +1,9 @@
 //! Kubernetes objects as plain values. What can't be read is left out with a line in the log: it is not there for the mesh.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -13,14 +11,13 @@ use mesh_api::crd;
 use mesh_api::crd::mcs::ImportType;
 use mesh_api::translate::{ExportedPort, ExportedProperties, Transport};
 use mesh_api::well_known::{
-    ALLOW_UNMESHED, BUNDLE_KEY, HANDLE, HOSTNAME, IDENTITIES, INBOUND_PORT, INBOUND_PORT_DEFAULT, INJECTED, LINK, MANAGED_BY,
-    MANAGED_BY_ISTHMUS, MIRROR, MIRROR_CLUSTER, MIRROR_CLUSTER_SET, MIRROR_STAND_IN, MIRRORED_SERVICE, PROXYLESS, SYSTEM_NAMESPACE,
+    ALLOW_UNMESHED, BUNDLE_KEY, HANDLE, HOSTNAME, IDENTITIES, INBOUND_PORT, INBOUND_PORT_DEFAULT, INJECTED, LINK, MIRROR, MIRROR_CLUSTER,
+    MIRROR_CLUSTER_SET, MIRROR_STAND_IN, MIRRORED_SERVICE, PROXYLESS,
 };
 use mesh_names::{Protocol, ServiceId, ServicePort, SpiffeId, TrustDomain, TunnelPort};
 use mesh_topology::{Gateway, ImportKind, LinkHealth, Port};
 use mesh_trust::{Bundle, Issuer};
 
-use super::HANDLES;
 use crate::handles::Handles;
 use crate::observed::{
     BundleText, Facts, Link, Mirror, Namespace, ObjectName, Peer, Pod, Requirement, Selector, Service, ServiceExport, ServiceImport, Slice,
@@ -51,20 +48,6 @@ pub(super) fn issuer(of: core::Secret) -> Option<Issuer> {
 
 pub(super) fn handles(of: core::Secret) -> Option<Handles> {
     Handles::new(&of.data?.get(HANDLE_KEY)?.0)
-}
-
-/// The Secret of a new handle key.
-pub(super) fn handle_key(key: [u8; crate::handles::KEY_BYTES]) -> core::Secret {
-    core::Secret {
-        metadata: ObjectMeta {
-            name: Some(HANDLES.to_owned()),
-            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
-            labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), MANAGED_BY_ISTHMUS.to_owned())])),
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([(HANDLE_KEY.to_owned(), ByteString(key.to_vec()))])),
-        ..core::Secret::default()
-    }
 }
 
 pub(super) fn service(of: core::Service) -> Option<Service> {
@@ -242,6 +225,7 @@ pub(super) fn peer(of: crd::Peer) -> Option<Peer> {
         bundle: linked_bundle(&trust_domain, &spec.bundle),
         namespaces: spec.grant.namespaces,
         selector: spec.grant.selector.map(selector),
+        told: of.status.and_then(|status| status.exported_services),
         trust_domain,
         caller,
     })
@@ -290,4 +274,4 @@ fn parsed<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Option<T
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The member of the Secret of handles.
-const HANDLE_KEY: &str = "key";
+pub(crate) const HANDLE_KEY: &str = "key";

@@ -87,7 +87,14 @@ impl Reader {
             Some(Message::Ack(_)) => {
                 self.metrics.acks.inc();
             }
-            Some(Message::Report(report)) => self.metrics.reported(&report.traffic),
+            Some(Message::Report(report)) => {
+                let sum = |of: fn(&proto::Traffic) -> u64| report.traffic.iter().fold(0_u64, |all, one| all.saturating_add(of(one)));
+                self.metrics.reported([
+                    ("succeeded", sum(|one| one.succeeded)),
+                    ("failed", sum(|one| one.failed)),
+                    ("refused", sum(|one| one.refused)),
+                ]);
+            }
             None => {}
         }
     }
