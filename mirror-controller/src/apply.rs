@@ -128,8 +128,9 @@ pub async fn link_statuses(
         let held = link.status.clone().unwrap_or_default();
         let status = LinkStatus {
             state: Some(says.state.to_owned()),
-            imported_services: says.imported.and_then(|count| i32::try_from(count).ok()),
-            refused: says.refused.clone(),
+            // Before the first complete listing nothing is known that could be better than what was said.
+            imported_services: says.imported.map_or(held.imported_services, |count| i32::try_from(count).ok()),
+            refused: if says.imported.is_some() { says.refused.clone() } else { held.refused.clone() },
             conditions: conditions(&held.conditions, &says.conditions, link.metadata.generation, &now()),
             observed_generation: link.metadata.generation,
         };

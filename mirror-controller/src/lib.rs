@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod config;
 pub mod linked;
+pub mod metrics;
 pub mod model;
 pub mod observe;
 pub mod plan;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use mesh_api::client::{Bootstrap, Credentials};
 use mesh_runtime::admin::Admin;
+use mesh_runtime::clock;
 use mesh_runtime::denied::Denied;
 use mesh_runtime::drain::{self, Drain};
 use mesh_runtime::ready::{Gate, Readiness};
@@ -33,6 +35,7 @@ use tokio::sync::{Notify, watch};
 pub use config::{Config, Flags};
 pub use plan::EgressRange;
 
+use metrics::Metrics;
 use observe::{Client, World};
 use reconcile::Reconciler;
 use serve::{Published, Serve};
@@ -43,9 +46,10 @@ pub struct MirrorController {
     client: Client,
     admin: Admin,
     serve: Serve,
-    published: watch::Sender<Arc<Published>>,
+    published: watch::Sender<Option<Arc<Published>>>,
     bootstrap: Bootstrap,
     gate: Gate,
+    metrics: Metrics,
 }
 
 impl MirrorController {
@@ -55,6 +59,7 @@ impl MirrorController {
     /// When an address can't be listened on, or the kubeconfig or the bundle can't be used.
     pub async fn bind(config: Config, drain: Drain) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
         let denied = Denied::register(&mut registry, "mirror-controller");
         let refusals = Refusals::observed(move |refused| denied.count(refused.reason()));
         let bootstrap = Bootstrap::own(config.bootstrap.clone(), refusals)?;
@@ -63,7 +68,7 @@ impl MirrorController {
         let readiness = Readiness::new();
         let gate = readiness.gate("first-reconcile");
         let admin = Admin::bind(config.bootstrap.admin, registry, readiness, drain).await?;
-        Ok(Self { config, client, admin, serve, published, bootstrap, gate })
+        Ok(Self { config, client, admin, serve, published, bootstrap, gate, metrics })
     }
 
     /// Where `Imports` is served.
@@ -102,6 +107,8 @@ impl MirrorController {
             egress_ports: self.config.egress_ports,
             changed,
             gate: self.gate,
+            metrics: self.metrics,
+            begun: clock::now(),
         };
         reconciler.run(drain).await;
         Ok(())

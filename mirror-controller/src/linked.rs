@@ -251,6 +251,6 @@ fn is_refusal(error: &Broken) -> bool {
 }
 
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
-const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+const PAUSE_LONGEST: Duration = Duration::from_secs(2);
 /// A session is replaced this long before a certificate of it ends.
 const LIFE_MARGIN: Duration = Duration::from_secs(30);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_api::client::causes::Causes;
 use mesh_names::{ClusterName, ServiceId};
@@ -14,6 +14,7 @@ use mesh_trust::{Bundle, Bundles, SharedBundles};
 use tokio::sync::{Notify, watch};
 
 use crate::linked::{LinkTold, Links};
+use crate::metrics::Metrics;
 use crate::model::{Seen, SeenLink};
 use crate::observe::{Client, World};
 use crate::plan::{Believed, EgressRange, Plan, Told, plan};
@@ -31,13 +32,17 @@ pub struct Reconciler {
     /// Whom this process trusts: follows the Links.
     pub bundles: SharedBundles,
     /// What this cluster's controls read.
-    pub published: watch::Sender<Arc<Published>>,
+    pub published: watch::Sender<Option<Arc<Published>>>,
     /// Ports of the gateways' way out.
     pub egress_ports: EgressRange,
     /// Says that something changed.
     pub changed: Arc<Notify>,
     /// Opened after the first round.
     pub gate: Gate,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// When the process began.
+    pub begun: Instant,
 }
 
 impl Reconciler {
@@ -75,11 +80,18 @@ impl Reconciler {
         let told: BTreeMap<ClusterName, LinkTold> = seen.links.keys().map(|name| (name.clone(), self.links.told(name))).collect();
         let complete: Told = told.iter().filter_map(|(name, told)| Some((name.clone(), told.exports.clone()?))).collect();
         let mut plan = plan(&seen, &complete, self.egress_ports);
-        self.publish(&seen, &told, &plan);
+        self.metrics.show(&plan);
+        // After a restart controls go on with the handles that they have until every link has spoken, or had its time.
+        let spoken = seen.links.iter().all(|(name, link)| link.is_err() || complete.contains_key(name));
+        if spoken || self.begun.elapsed() > SILENT_MAX {
+            self.publish(&seen, &told, &plan);
+        }
         let changes = std::mem::take(&mut plan.changes);
+        self.metrics.writes.inc_by(u64::try_from(changes.len()).unwrap_or(u64::MAX));
         let mut failed = apply::apply(&self.client, changes).await;
         failed.extend(self.bundles_of_peers(&seen, &complete).await);
         failed.extend(self.statuses(&seen, &told, &plan).await);
+        self.metrics.failed.inc_by(u64::try_from(failed.len()).unwrap_or(u64::MAX));
         for error in &failed {
             tracing::warn!(error = %Causes(error), "not applied");
         }
@@ -113,9 +125,9 @@ impl Reconciler {
         }
         next.links = seen.links.keys().map(|name| (name.clone(), self.links.health(name))).collect();
         self.published.send_if_modified(|held| {
-            let changed = held.remotes != next.remotes || held.links != next.links;
+            let changed = held.as_deref() != Some(&next);
             if changed {
-                *held = Arc::new(next);
+                *held = Some(Arc::new(next));
             }
             changed
         });
@@ -180,5 +192,7 @@ fn remote(link: &ClusterName, id: &ServiceId, one: &Believed, handles_valid: boo
 
 /// Without any event: leases lapse, and what failed silently is seen again.
 const RESYNC: Duration = Duration::from_secs(5);
+/// How long after the start controls wait for a link that says nothing.
+const SILENT_MAX: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(20);

@@ -25,7 +25,7 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 
 /// What is served: the latest state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Published {
     /// Each imported service, by link.
     pub remotes: BTreeMap<(ClusterName, ServiceId), Arc<Remote>>,
@@ -36,16 +36,16 @@ pub struct Published {
 /// Listens for this cluster's controls.
 pub struct Serve {
     listener: TcpListener,
-    published: watch::Receiver<Arc<Published>>,
+    published: watch::Receiver<Option<Arc<Published>>>,
 }
 
 impl Serve {
-    /// Opens the listener; the sender publishes.
+    /// Opens the listener; the sender publishes. Until it has, readers wait and go on with what they had.
     ///
     /// # Errors
     /// When the address can't be listened on.
-    pub fn bind(address: SocketAddr) -> io::Result<(Self, watch::Sender<Arc<Published>>)> {
-        let (sender, published) = watch::channel(Arc::default());
+    pub fn bind(address: SocketAddr) -> io::Result<(Self, watch::Sender<Option<Arc<Published>>>)> {
+        let (sender, published) = watch::channel(None);
         Ok((Self { listener: tcp::listen(address)?, published }, sender))
     }
 
@@ -110,7 +110,7 @@ async fn accept(listener: TcpListener, acceptor: Arc<Acceptor>, control: SpiffeI
 }
 
 struct Follow {
-    published: watch::Receiver<Arc<Published>>,
+    published: watch::Receiver<Option<Arc<Published>>>,
     replica: String,
 }
 
@@ -130,7 +130,7 @@ impl Imports for Follow {
 
 /// Where one reader is.
 struct Cursor {
-    published: watch::Receiver<Arc<Published>>,
+    published: watch::Receiver<Option<Arc<Published>>>,
     replica: String,
     told: Option<Arc<Published>>,
     counter: u64,
@@ -139,7 +139,10 @@ struct Cursor {
 impl Cursor {
     async fn next(&mut self) -> Option<proto::ImportsUpdate> {
         loop {
-            let now = Arc::clone(&self.published.borrow_and_update());
+            let Some(now) = self.published.borrow_and_update().clone() else {
+                self.published.changed().await.ok()?;
+                continue;
+            };
             let update = match &self.told {
                 None => Some(difference(&Published::default(), &now)),
                 Some(told) => Some(difference(told, &now)).filter(|update| *update != proto::ImportsUpdate::default()),
@@ -205,3 +208,54 @@ impl AsyncWrite for Session {
 const HANDSHAKES_MAX: usize = 64;
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_topology::LinkHealth::{Healthy, Unreachable};
+
+    fn published(remotes: &[(&str, &str, bool)], health: LinkHealth) -> Arc<Published> {
+        let remote = |(link, service, handles_valid): &(&str, &str, bool)| {
+            let (link, service): (ClusterName, ServiceId) = (link.parse().unwrap(), service.parse().unwrap());
+            let remote = Remote {
+                link: link.clone(),
+                service: service.clone(),
+                ports: Vec::new(),
+                identities: Vec::new(),
+                addresses: Vec::new(),
+                endpoints: Vec::new(),
+                handles_valid: *handles_valid,
+                proxyless: false,
+            };
+            ((link, service), Arc::new(remote))
+        };
+        Arc::new(Published { remotes: remotes.iter().map(remote).collect(), links: [("east".parse().unwrap(), health)].into() })
+    }
+
+    fn show(update: &proto::ImportsUpdate) -> String {
+        let name = |service: &Option<proto::ServiceRef>| service.as_ref().map(|service| service.name.clone()).unwrap_or_default();
+        let upserts: Vec<String> = update.upserts.iter().map(|remote| format!("+{}", name(&remote.service))).collect();
+        let removals: Vec<String> = update.removals.iter().map(|key| format!("-{}", name(&key.service))).collect();
+        format!("full: {}; {}; {} links", update.full, [upserts, removals].concat().join(" "), update.links.len())
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_told_everything_once_and_then_what_changed_since_it_last_looked() {
+        let (sender, receiver) = watch::channel(None);
+        let mut cursor = Cursor { published: receiver, replica: "a".into(), told: None, counter: 0 };
+        sender.send_replace(Some(published(&[("east", "shop/a", true), ("east", "shop/b", true)], Healthy)));
+        assert_eq!(show(&cursor.next().await.unwrap()), "full: true; +a +b; 1 links");
+        sender.send_replace(Some(published(&[("east", "shop/a", true)], Healthy)));
+        sender.send_replace(Some(published(&[("east", "shop/a", false), ("east", "shop/c", true)], Unreachable)));
+        assert_eq!(show(&cursor.next().await.unwrap()), "full: false; +a +c -b; 1 links");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_before_there_is_something_to_tell() {
+        let (sender, receiver) = watch::channel(None);
+        let mut cursor = Cursor { published: receiver, replica: "a".into(), told: None, counter: 0 };
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), cursor.next()).await.is_err());
+        drop(sender);
+        assert_eq!(cursor.next().await, None);
+    }
+}

@@ -133,3 +133,61 @@ fn optional(into: &mut Value, field: &str, value: Option<&str>) {
         into[field] = json!(value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    use crate::model::{Found, Object, ObjectId};
+    use crate::observe::objects;
+    use crate::plan::tests::world;
+    use crate::plan::{Change, EgressRange, plan};
+    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use mesh_api::crd::ServiceImport;
+
+    fn read_back(object: &Object) -> Option<(ObjectId, Found)> {
+        match object {
+            Object::Service(it) => objects::service(&serde_json::from_value::<Service>(service(it)).unwrap()),
+            Object::Slice(it) => objects::slice(&serde_json::from_value::<EndpointSlice>(slice(it)).unwrap()),
+            Object::Import(it) => {
+                let mut body = import(it);
+                let clusters: Vec<Value> = it.clusters.iter().map(|id| json!({ "cluster": id })).collect();
+                body["status"] = json!({ "clusters": clusters });
+                objects::import(&serde_json::from_value::<ServiceImport>(body).unwrap())
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_unchanged() {
+        let mut labelled = world::exported("east", "shop/web");
+        labelled.labels = [("team".to_owned(), "a".to_owned())].into();
+        labelled.session_affinity = "ClientIP".into();
+        labelled.session_affinity_timeout = 60;
+        labelled.ports.push(mesh_api::proto::ExportedPort {
+            name: String::new(),
+            number: 53,
+            transport: "UDP".into(),
+            app_protocol: "x".into(),
+        });
+        let services = vec![labelled, world::exported("east", "shop/stock~")];
+        let told = BTreeMap::from([("east".parse().unwrap(), world::listed_as("east", services))]);
+        let changes = plan(&world::west(&["east"]), &told, EgressRange::default()).changes;
+        assert!(changes.len() > 6, "{changes:?}");
+        for change in changes {
+            let Change::Create(object) = change else { panic!("{change:?}") };
+            let (id, found) = read_back(&object).unwrap();
+            assert_eq!((&id, found.object.as_ref()), (&object.id(), Some(&object)));
+        }
+    }
+
+    #[test]
+    fn a_label_that_is_not_exported_any_more_is_taken_away_and_others_stay() {
+        let mut body = json!({ "metadata": { "labels": { "new": "1" } } });
+        let held = ["old", "new", "app.kubernetes.io/managed-by"].map(|key| (key.to_owned(), "1".to_owned()));
+        forget(&mut body, "labels", &held.into());
+        assert_eq!(body, json!({ "metadata": { "labels": { "new": "1", "old": null } } }));
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Invariant: [`World::seen`] gives nothing before every listing is complete, and nothing of a cluster whose id is another than before.
 
-mod objects;
+pub(crate) mod objects;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,7 +18,7 @@ use super::{SERVICE_NAME, is_ours, read, service_id};
 use crate::model::{Found, Import, Kind, MirrorService, MirrorSlice, Object, ObjectId, Owner, SlicePort, StandsFor, Wish};
 
 /// A Service of ours; none when it is not ours.
-pub(super) fn service(of: &Service) -> Option<(ObjectId, Found)> {
+pub(crate) fn service(of: &Service) -> Option<(ObjectId, Found)> {
     let id = service_id(of).filter(|_| is_ours(of.labels()))?;
     let spec = of.spec.clone().unwrap_or_default();
     let object = mirror_service(of, &id, &spec.ports.unwrap_or_default()).map(Object::Service);
@@ -27,7 +27,7 @@ pub(super) fn service(of: &Service) -> Option<(ObjectId, Found)> {
 }
 
 /// A slice of ours; none when it is not ours.
-pub(super) fn slice(of: &EndpointSlice) -> Option<(ObjectId, Found)> {
+pub(crate) fn slice(of: &EndpointSlice) -> Option<(ObjectId, Found)> {
     let namespace: Label = of.namespace().filter(|_| is_ours(of.labels()))?.parse().ok()?;
     let id = ObjectId { kind: Kind::Slice, namespace: namespace.clone(), name: of.name_any() };
     let object = mirror_slice(of, namespace).map(Object::Slice);
@@ -35,7 +35,7 @@ pub(super) fn slice(of: &EndpointSlice) -> Option<(ObjectId, Found)> {
 }
 
 /// A ServiceImport of ours; none when it is not ours.
-pub(super) fn import(of: &ServiceImport) -> Option<(ObjectId, Found)> {
+pub(crate) fn import(of: &ServiceImport) -> Option<(ObjectId, Found)> {
     let id = service_id(of).filter(|_| is_ours(of.labels()))?;
     let object = own_import(of, &id).map(Object::Import);
     Some((ObjectId { kind: Kind::Import, ..ObjectId::service(&id) }, Found { object, ..found(of) }))
