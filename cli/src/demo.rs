@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use kube::config::Kubeconfig;
 use mesh_demo::supervise::{Component, Flags, Hooks, Linking, Program, main};
 
+use crate::args::{Global, Output};
 use crate::multicluster::{self, link::Request};
 use crate::output;
 
@@ -21,7 +21,8 @@ pub(crate) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
 }
 
 async fn link(linking: Linking) -> anyhow::Result<()> {
-    let kubeconfig = Kubeconfig::read_from(&linking.kubeconfig)?;
+    let global = Global { kubeconfig: Some(linking.kubeconfig), context: None, output: Output::Table };
+    let kubeconfig = global.read()?;
     let request = Request { importer: linking.context, exporter: linking.to, mutual: false, gateways: vec![] };
     multicluster::link::link(&kubeconfig, &request).await?;
     Ok(())

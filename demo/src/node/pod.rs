@@ -354,7 +354,7 @@ async fn watch_proxy(shared: &Shared, misses: Option<&mut u32>) {
 const TOLD_BEFORE: Duration = Duration::from_millis(1500);
 
 /// How long a sidecar may take after its containers have ended.
-const SIDECAR_MAX: Duration = Duration::from_secs(5);
+const SIDECAR_MAX: Duration = Duration::from_secs(4);
 
 const SIDECAR_AGAIN: Duration = Duration::from_secs(1);
 const PROBE_OFTEN: Duration = Duration::from_millis(100);

@@ -54,6 +54,7 @@ pub(crate) fn arguments(pod: &Pod, address: Ipv4Addr, home: &Path, config: &Conf
     flag("bundle", config.bundle.display().to_string());
     flag("token", home.join(TOKEN).display().to_string());
     flag("state-dir", home.join("proxy").display().to_string());
+    flag("drain", DRAIN.to_string());
     let listeners = annotation(pod, TCP_LISTENERS).unwrap_or_default().split(',').map(str::trim);
     for listener in listeners.filter(|listener| !listener.is_empty()) {
         flag("tcp-listener", listener.replace("$(POD_IP)", &address.to_string()));
@@ -78,6 +79,9 @@ pub(crate) const OUTBOUND: u16 = 4140;
 
 /// Where a sidecar says whether it is ready.
 pub(crate) const ADMIN: u16 = 4191;
+
+/// How many seconds a sidecar gives its connections to end. Its containers have ended by then.
+const DRAIN: u8 = 3;
 
 const INJECT: &str = "isthmus.dev/inject";
 const TCP_LISTENERS: &str = "isthmus.dev/tcp-listeners";

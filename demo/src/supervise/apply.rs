@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
@@ -46,13 +46,11 @@ async fn connect(kubeconfig: &Path) -> anyhow::Result<Client> {
 /// Writes the definitions of the mesh's kinds and waits until they are served.
 pub(super) async fn definitions(client: &Client) -> anyhow::Result<()> {
     let api = Api::<CustomResourceDefinition>::all(client.clone());
-    let definitions: Vec<CustomResourceDefinition> = mesh_api::crd::all().into_iter().map(may_lack_spec).collect();
+    let definitions = mesh_api::crd::all();
     for definition in &definitions {
         let name = definition.name_any();
-        match api.create(&PostParams::default(), definition).await {
-            Err(kube::Error::Api(said)) if said.code == 409 => {}
-            created => drop(created.with_context(|| format!("could not define {name}"))?),
-        }
+        let applied = api.patch(&name, &parameters(), &Patch::Apply(definition)).await;
+        applied.with_context(|| format!("could not define {name}"))?;
     }
     let deadline = tokio::time::Instant::now() + API_MAX;
     for definition in &definitions {
@@ -63,17 +61,6 @@ pub(super) async fn definitions(client: &Client) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A kind whose spec requires nothing may be written without one, as the standard's own examples of ServiceExport are; readers then find an
-/// empty one.
-fn may_lack_spec(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
-    let schemas = definition.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
-    let specs = schemas.filter_map(|schema| schema.properties.as_mut()?.get_mut("spec"));
-    for spec in specs.filter(|spec| spec.required.as_ref().is_none_or(Vec::is_empty)) {
-        spec.default.get_or_insert_with(|| JSON(serde_json::json!({})));
-    }
-    definition
 }
 
 fn established(definition: &CustomResourceDefinition) -> bool {

@@ -1,5 +1,6 @@
 //! Starting the clusters, linking them, and keeping what is known of them true until the end.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -29,12 +30,14 @@ pub(super) struct Clusters {
     children: Rc<Mutex<Tasks>>,
     drain: Drain,
     begun: Instant,
+    /// The slices that each cluster was given last, and when.
+    written: Mutex<BTreeMap<String, (Vec<Value>, Instant)>>,
 }
 
 impl Clusters {
     /// Nothing runs yet.
     pub(super) fn new(dir: PathBuf, clusters: Vec<Cluster>, drain: Drain) -> Self {
-        Self { dir, clusters, started: Started::default(), children: Rc::default(), drain, begun: clock::now() }
+        Self { dir, clusters, started: Started::default(), children: Rc::default(), drain, begun: clock::now(), written: Mutex::default() }
     }
 
     /// Starts everything, tells about it, and ends everything at the first signal, or when something could not be started.
@@ -78,6 +81,7 @@ impl Clusters {
         let admins = self.clusters.iter().map(read_admin).collect::<anyhow::Result<Vec<Value>>>()?;
         let merged = self.dir.join(state::KUBECONFIG);
         write(&merged, &format!("{:#}\n", kubeconfig::merged(&admins)))?;
+        write(&self.dir.join(tour::HELLO_FILE), tour::HELLO)?;
         for (context, to) in pairs(&self.clusters) {
             let linking = Linking { kubeconfig: merged.clone(), context: context.clone(), to: to.clone() };
             (hooks.link)(linking).await.with_context(|| format!("could not link {context} to {to}"))?;
@@ -160,8 +164,13 @@ impl Clusters {
         for cluster in self.look().clusters {
             match cluster.outbound {
                 None => waiting.push(format!("storefront in {}", cluster.name)),
-                Some(outbound) if !calls(outbound, CATALOG).await => waiting.push(format!("calls from {} to catalog", cluster.name)),
-                Some(_) => {}
+                Some(outbound) => {
+                    for (service, url) in CALLED {
+                        if !node::probe(outbound, url).await {
+                            waiting.push(format!("calls from {} to {service}", cluster.name));
+                        }
+                    }
+                }
             }
         }
         waiting
@@ -199,9 +208,16 @@ impl Clusters {
                 }
             }
         }
-        for slice in objects::slices(cluster, |component, replica| ready.contains(&(component, replica))) {
-            apply::apply(client, &slice).await?;
+        let slices = objects::slices(cluster, |component, replica| ready.contains(&(component, replica)));
+        let name = cluster.name.to_string();
+        let is_fresh = |(held, at): &(Vec<Value>, Instant)| *held == slices && since(*at) < WRITE_ANYWAY.as_secs_f64();
+        if self.written.lock().get(&name).is_some_and(is_fresh) {
+            return Ok(());
         }
+        for slice in &slices {
+            apply::apply(client, slice).await?;
+        }
+        self.written.lock().insert(name, (slices, clock::now()));
         Ok(())
     }
 
@@ -277,14 +293,14 @@ fn write(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
     node::write_private(path, text.as_bytes()).with_context(|| format!("could not write {}", path.display()))
 }
 
-/// Whether a call through this HTTP proxy is answered well.
-async fn calls(outbound: SocketAddr, url: &str) -> bool {
-    node::probe(outbound, url).await
-}
-
-const CATALOG: &str = "http://catalog.shop.svc.clusterset.local/healthz";
+/// What every storefront can call once everything runs.
+const CALLED: [(&str, &str); 2] =
+    [("catalog", "http://catalog.shop.svc.clusterset.local/healthz"), ("cart", "http://cart.shop.svc.clusterset.local/healthz")];
 
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Slices are written again after this time even if they are as before: somebody may have changed them.
+const WRITE_ANYWAY: Duration = Duration::from_secs(30);
+
 const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// After this time, and again after as much, the demo says what it is waiting for.

@@ -84,7 +84,7 @@ pub struct Linking {
 /// # Errors
 /// When a cluster could not be started; everything that was is ended.
 pub fn main(flags: &Flags, hooks: &Hooks) -> anyhow::Result<()> {
-    let filter = std::env::var("MESH_LOG").unwrap_or_else(|_| "warn,kube=error".to_owned());
+    let filter = std::env::var("MESH_LOG").unwrap_or_else(|_| "warn,kube_client=off".to_owned());
     let _dropped = telemetry::init(&LogFlags { filter, format: LogFormat::Text })?;
     let blocks =
         blocks::Blocks::take(flags.clusters).context("this machine has no free block 127.K.0.0/16 left: end another demo first")?;

@@ -48,9 +48,6 @@ pub struct DemoProcess {
     pub component: String,
     /// Its pid.
     pub pid: u32,
-    /// The pod that it belongs to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
 }
 
 /// The processes that the supervisor itself started. Clones share it.
@@ -81,7 +78,6 @@ impl Started {
             cluster: cluster.clone(),
             component: (*component).to_owned(),
             pid: *pid,
-            pod: None,
         };
         self.0.lock().iter().map(of).collect()
     }
@@ -95,7 +91,6 @@ pub(super) fn demo(dir: &std::path::Path, clusters: &[Cluster], started: &Starte
             cluster: cluster.name.to_string(),
             component: reported.component.clone(),
             pid: reported.pid,
-            pod: Some(reported.pod.clone()),
         }));
     }
     let cluster = |(cluster, report): (&Cluster, &Vec<Reported>)| DemoCluster {

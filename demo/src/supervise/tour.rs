@@ -25,7 +25,7 @@ pub(super) fn tour(demo: &Demo, seconds: f64) -> String {
         text += &format!("\n  Kill a gateway of east while you call; it is back in 10 s\n    kill -9 {}\n", gateway.pid);
     }
     text += "\n  Export a program that is not ours, and call it from the other side\n";
-    text += &format!("    kubectl --context {} apply -f - <<'EOF'\n{}    EOF\n", names[0], indented(HELLO));
+    text += &format!("    kubectl --context {} apply -f {}\n", names[0], demo.dir.join(HELLO_FILE).display());
     if let Some((_, outbound)) = caller(demo) {
         text += &format!("    curl -x http://{outbound} http://hello.shop.svc.clusterset.local/\n");
     }
@@ -39,11 +39,9 @@ fn caller(demo: &Demo) -> Option<(&DemoCluster, std::net::SocketAddr)> {
     others.filter_map(|cluster| Some((cluster, cluster.outbound?))).next()
 }
 
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}\n")).collect()
-}
-
-const HELLO: &str = include_str!("../../../deploy/demo/hello.yaml");
+/// The manifest that the tour applies, and its name in the demo's directory.
+pub(super) const HELLO: &str = include_str!("../../../deploy/demo/hello.yaml");
+pub(super) const HELLO_FILE: &str = "hello.yaml";
 
 #[cfg(test)]
 mod tests {
@@ -59,7 +57,7 @@ mod tests {
             gateway: ([127, block, 0, 31], 4143).into(),
             outbound: Some(([127, block, 64, 3], 4140).into()),
         };
-        let gateway = DemoProcess { cluster: "east".into(), component: "gateway".into(), pid: 42, pod: None };
+        let gateway = DemoProcess { cluster: "east".into(), component: "gateway".into(), pid: 42 };
         let demo = Demo {
             dir: "/demo".into(),
             kubeconfig: "/demo/kubeconfig".into(),
@@ -72,7 +70,7 @@ mod tests {
             "curl -x http://127.11.64.3:4140 http://catalog.shop.svc.clusterset.local/",
             "dig @127.11.0.53 -p 4153 +short catalog.shop.svc.clusterset.local",
             "kill -9 42",
-            "kubectl --context east apply -f -",
+            "kubectl --context east apply -f /demo/hello.yaml",
         ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
