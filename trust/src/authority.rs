@@ -205,6 +205,9 @@ impl Csr {
         if !rest.is_empty() {
             return Err(error("bytes follow it"));
         }
+        if request.signature_value.unused_bits != 0 {
+            return Err(error("its signature is no whole number of bytes"));
+        }
         request.verify_signature().map_err(|_| error("it is not signed by the key that it names"))?;
         let public_key = SubjectPublicKeyInfo::from_der(request.certification_request_info.subject_pki.raw)
             .map_err(|_| error("its key is of an unknown kind"))?;

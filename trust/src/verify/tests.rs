@@ -332,6 +332,33 @@ fn an_svid_and_an_issuer_read_back_what_they_print() {
     assert!(Root::from_pem(&world.root.to_pem().0, &key).is_err(), "another signer's key");
 }
 
+#[test]
+fn a_chain_or_a_request_changed_in_any_byte_is_refused_and_never_panics() {
+    let world = World::new();
+    let chain = World::svid(&world.west, WEB).chain().to_vec();
+    for changed in 0..chain.len() {
+        for at_byte in 0..chain[changed].len() {
+            let mut forged = chain.clone();
+            let mut bytes = forged[changed].to_vec();
+            bytes[at_byte] ^= 0x01;
+            forged[changed] = bytes.into();
+            assert!(world.verifier.verify(&forged, unix(at(2)), Purpose::Client).is_err(), "certificate {changed}, byte {at_byte}");
+        }
+    }
+    let request = KeyPair::generate().unwrap().csr_der().unwrap();
+    let signed = request.windows(4).position(|bytes| bytes == [0x30, 0x0a, 0x06, 0x08]).unwrap();
+    for at_byte in 0..request.len() {
+        let mut forged = request.clone();
+        forged[at_byte] ^= 0x01;
+        // The name of the algorithm, which follows, is not signed; it must not panic either.
+        assert!(Csr::parse(&forged).is_err() || at_byte >= signed, "byte {at_byte}");
+    }
+    for cut in 0..request.len() {
+        assert!(Csr::parse(&request[..cut]).is_err());
+        assert!(world.verifier.verify(&[chain[0][..cut.min(chain[0].len())].to_vec().into()], unix(at(2)), Purpose::Client).is_err());
+    }
+}
+
 #[derive(Debug)]
 struct Fixed;
 
