@@ -1,5 +1,7 @@
 //! The clients against a control of a few lines: over real TLS, with a real issuer, with and without a control that answers.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
