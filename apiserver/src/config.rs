@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use mesh_runtime::telemetry::LogFlags;
 
 use crate::write::Loopback;
 
@@ -32,6 +33,9 @@ pub struct Flags {
     /// The cluster's name in the admin kubeconfig.
     #[arg(long, default_value = "isthmus")]
     pub cluster_name: String,
+    /// Logs.
+    #[command(flatten)]
+    pub log: LogFlags,
 }
 
 /// What a server needs to start.

@@ -41,10 +41,12 @@ pub use self::{
 
 /// Serves on its own runtime until SIGTERM or SIGINT.
 pub fn run(flags: Flags) -> anyhow::Result<()> {
+    mesh_runtime::telemetry::init(&flags.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let server = Server::bind(flags.into()).await.context("could not start the API server")?;
+        tracing::info!(url = server.url(), "serving");
         let shutdown = CancellationToken::new();
         let signalled = async {
             tokio::select! {
