@@ -1,7 +1,8 @@
 //! An embedded Kubernetes API server: objects in memory, a journal on disk, for laptops, demos and tests.
 //!
 //! It knows Kubernetes and nothing of the mesh. A request's way: `serve` → `http` (who, what, which verb) → `write` or `http::read` →
-//! `store` → `journal`. Left out on purpose: RBAC, admission, CEL, logs, exec.
+//! `store` → `journal`. Left out on purpose: RBAC, admission, CEL, logs, exec; client certificates; answers in protobuf (bodies are read);
+//! OpenAPI version 2 beyond an empty document; `autoscaling/v1` autoscalers; the `kubernetes` Service.
 
 pub mod apply;
 mod config;
