@@ -119,11 +119,23 @@ impl Control {
         observer.follow(&self.client, &mut tasks);
         tasks.spawn(apply::make_handle_key(self.client.clone(), observer.clone()));
         tasks.spawn(apply::keep_peer_status(self.client.clone(), observer.clone(), Arc::clone(&publisher)));
-        let identity = self.readiness.gate("identity");
-        tasks.spawn(keep_own_svid(observer.clone(), Arc::clone(&own), Arc::clone(&bundles), identity));
+        let (born, mut has_svid) = watch::channel(false);
+        let identity = OwnIdentity {
+            observer: observer.clone(),
+            own: Arc::clone(&own),
+            bundles: Arc::clone(&bundles),
+            gate: self.readiness.gate("identity"),
+            born,
+        };
+        tasks.spawn(identity.run());
         let (imports, follower) = imports::follow(self.config.imports.clone(), connector(Arc::clone(&own), verifier.clone()));
         if !self.config.imports.is_empty() {
-            tasks.spawn(follower.run(drain.clone()));
+            let until = drain.clone();
+            tasks.spawn(async move {
+                if has_svid.wait_for(|born| *born).await.is_ok() {
+                    follower.run(until).await;
+                }
+            });
         }
         let building = Building {
             observer: observer.clone(),
@@ -207,40 +219,56 @@ fn connector(own: OwnSvid, verifier: Verifier) -> Connector {
 }
 
 /// Keeps control's own SVID: issued by itself, anew when it is due and when the issuer is another.
-async fn keep_own_svid(observer: Observer, own: OwnSvid, bundles: SharedBundles, gate: Gate) {
-    let mut changes = observer.changes();
-    let mut rotation = Rotation::new(Timing::default());
-    let mut issued_by: Option<Arc<Issuer>> = None;
-    loop {
-        changes.borrow_and_update();
-        let now = clock::wall();
-        let authority = Authority::of(&observer.now());
-        if let Some(authority) = authority {
-            let other = issued_by.as_ref().is_none_or(|issuer| issuer.chain() != authority.issuer.chain());
-            if other || rotation.step(now) == Step::Request {
-                match authority.own_svid(now) {
-                    Ok(svid) => {
-                        rotation.on_issued(&svid, Jitter(clock::draw()));
-                        bundles.rcu(|held| Bundles::clone(held).with(authority.bundle.clone()));
-                        tracing::info!(id = %svid.id(), "issued to itself");
-                        own.store(Some(Arc::new(svid)));
-                        gate.open();
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "control could not issue its own SVID");
-                        rotation.on_refused(now, Jitter(clock::draw()));
-                    }
+struct OwnIdentity {
+    observer: Observer,
+    own: OwnSvid,
+    bundles: SharedBundles,
+    gate: Gate,
+    /// Told once there is an SVID.
+    born: watch::Sender<bool>,
+}
+
+impl OwnIdentity {
+    async fn run(self) {
+        let mut changes = self.observer.changes();
+        let mut rotation = Rotation::new(Timing::default());
+        let mut issued_by: Option<Arc<Issuer>> = None;
+        loop {
+            changes.borrow_and_update();
+            let now = clock::wall();
+            if let Some(authority) = Authority::of(&self.observer.now()) {
+                let other = issued_by.as_ref().is_none_or(|issuer| issuer.chain() != authority.issuer.chain());
+                if other || rotation.step(now) == Step::Request {
+                    self.renew(&authority, &mut rotation);
+                    issued_by = Some(authority.issuer);
                 }
-                issued_by = Some(Arc::clone(&authority.issuer));
+            }
+            let pause = match rotation.step(now) {
+                Step::WaitUntil(due) => due.duration_since(now).unwrap_or_default(),
+                Step::Request => IDLE,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(IDLE)) => {}
+                changed = changes.changed() => if changed.is_err() { return },
             }
         }
-        let pause = match rotation.step(now) {
-            Step::WaitUntil(due) => due.duration_since(now).unwrap_or_default(),
-            Step::Request => IDLE,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause.min(IDLE)) => {}
-            changed = changes.changed() => if changed.is_err() { return },
+    }
+
+    fn renew(&self, authority: &Authority, rotation: &mut Rotation) {
+        let (now, jitter) = (clock::wall(), Jitter(clock::draw()));
+        match authority.own_svid(now) {
+            Ok(svid) => {
+                rotation.on_issued(&svid, jitter);
+                self.bundles.rcu(|held| Bundles::clone(held).with(authority.bundle.clone()));
+                tracing::info!(id = %svid.id(), "issued to itself");
+                self.own.store(Some(Arc::new(svid)));
+                self.gate.open();
+                self.born.send_replace(true);
+            }
+            Err(error) => {
+                tracing::error!(%error, "control could not issue its own SVID");
+                rotation.on_refused(now, jitter);
+            }
         }
     }
 }
@@ -264,7 +292,7 @@ impl Building {
             let observed = self.observer.now();
             self.metrics.held.set(observed.holds().len().try_into().unwrap_or(i64::MAX));
             if let Some(complete) = observed.complete() {
-                if std::mem::take(&mut self.wait_for_imports) {
+                if std::mem::take(&mut self.wait_for_imports) && complete.seen.links.iter().next().is_some() {
                     // Readers who come with handles keep them through a restart of control; past the limit they do without.
                     let _ = tokio::time::timeout(IMPORTS_PATIENCE, self.imports.changed()).await;
                 }

@@ -89,9 +89,9 @@ impl Context<'_> {
         if let Some(told) = self.imports.remotes.get(&(link.clone(), service.clone())) {
             let stand_ins: BTreeMap<_, IpAddr> =
                 mirrored.stand_ins.iter().filter_map(|(_, one)| Some((&one.handle, one.stand_in?))).collect();
-            let endpoint = |of: &Arc<RemoteEndpoint>| {
-                let stand_in = stand_ins.get(&of.handle).copied();
-                Arc::new(RemoteEndpoint { stand_in, ..of.as_ref().clone() })
+            let endpoint = |of: &Arc<RemoteEndpoint>| match stand_ins.get(&of.handle).copied() {
+                stand_in if stand_in == of.stand_in => Arc::clone(of),
+                stand_in => Arc::new(RemoteEndpoint { stand_in, ..of.as_ref().clone() }),
             };
             return Remote { addresses, endpoints: told.endpoints.iter().map(endpoint).collect(), ..told.as_ref().clone() };
         }
