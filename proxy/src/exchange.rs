@@ -129,6 +129,11 @@ impl Flight {
         Self { core: Rc::clone(core), endpoint, gateway, begun, latency: None, failed: None }
     }
 
+    /// There is a session: what follows is the service's own latency, without a handshake that the next request does not pay.
+    pub(crate) fn sent(&mut self) {
+        self.begun = Instant::now();
+    }
+
     /// The answer begins: this long it took.
     pub(crate) fn answered(&mut self) {
         self.latency = Some(self.begun.elapsed());

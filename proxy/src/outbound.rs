@@ -113,7 +113,7 @@ async fn send(core: &Rc<Core>, mut key: RequestKey, request: Request<Incoming>) 
         attempts += 1;
         let route = core.route(&key)?;
         let mut flight = Flight::begin(core, &route);
-        let failed = match attempt(core, &route, copy(&parts), &body).await {
+        let failed = match attempt(core, &route, copy(&parts), &body, &mut flight).await {
             Ok(response) => {
                 body.settle();
                 flight.answered();
@@ -145,10 +145,17 @@ async fn send(core: &Rc<Core>, mut key: RequestKey, request: Request<Incoming>) 
 }
 
 /// Sends a request over one route.
-async fn attempt(core: &Rc<Core>, route: &Route, mut parts: request::Parts, body: &Replay) -> Result<Response<Body>, AttemptError> {
+async fn attempt(
+    core: &Rc<Core>,
+    route: &Route,
+    mut parts: request::Parts,
+    body: &Replay,
+    flight: &mut Flight,
+) -> Result<Response<Body>, AttemptError> {
     match Plan::of(route) {
         Ok(plan) => {
             let lease = core.pool.checkout(&plan).await.map_err(AttemptError::Dial)?;
+            flight.sent();
             let response = lease.request(Request::from_parts(parts, body.attempt())).await.map_err(AttemptError::Stream)?;
             let mut response = response.map(Body::from);
             if let Some(reason) = response.headers_mut().remove(head::REFUSED) {

@@ -37,7 +37,8 @@ impl Draw {
     }
 }
 
-/// Draws two of `items` by weight and takes the cheaper; one when only one has weight, none when none has.
+/// Draws two of `items` by weight and takes the first, unless the second is clearly cheaper; one when only one has weight, none when none
+/// has. Small differences do not count: they are chance, and following them sends everybody to the same one.
 pub(crate) fn pick<'a, T>(items: &'a [T], weight: impl Fn(&T) -> u32, cost: impl Fn(&T) -> f64, draw: &mut Draw) -> Option<&'a T> {
     let total: u64 = items.iter().map(|item| u64::from(weight(item))).sum();
     if total == 0 {
@@ -49,7 +50,7 @@ pub(crate) fn pick<'a, T>(items: &'a [T], weight: impl Fn(&T) -> u32, cost: impl
         return items.get(first);
     }
     let second = at(items, &weight, draw.below(rest), Some(first))?;
-    let cheaper = if cost(&items[second]) < cost(&items[first]) { second } else { first };
+    let cheaper = if cost(&items[second]) * CLEARLY < cost(&items[first]) { second } else { first };
     items.get(cheaper)
 }
 
@@ -123,6 +124,8 @@ fn mix(bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
+/// How much more the one may cost before the other is preferred; one request in flight against none is more than this.
+const CLEARLY: f64 = 1.5;
 /// Endpoints of one service that a caller keeps sessions to at least.
 const SUBSET: usize = 4;
 /// Requests in flight at each of them from which on one more is used.
@@ -145,8 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn the_cheaper_of_two_is_taken() {
+    fn the_clearly_cheaper_of_two_is_taken() {
         assert_eq!(picks(&[1, 1], &[2.0, 1.0], 100), [0, 100]);
+    }
+
+    #[test]
+    fn a_small_difference_is_chance() {
+        let counts = picks(&[1, 1], &[1.4, 1.0], 1000);
+        assert!((400..600).contains(&counts[0]), "{counts:?}");
     }
 
     #[test]

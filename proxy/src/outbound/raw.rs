@@ -36,7 +36,7 @@ pub(crate) async fn open(core: &Rc<Core>, mut key: RequestKey) -> Result<(Upstre
         attempts += 1;
         let route = core.route(&key)?;
         let mut flight = Flight::begin(core, &route);
-        let failed = match attempt(core, &route).await {
+        let failed = match attempt(core, &route, &mut flight).await {
             Ok(upstream) => {
                 flight.answered();
                 return Ok((upstream, flight));
@@ -57,10 +57,11 @@ pub(crate) async fn open(core: &Rc<Core>, mut key: RequestKey) -> Result<(Upstre
     }
 }
 
-async fn attempt(core: &Rc<Core>, route: &Route) -> Result<Upstream, AttemptError> {
+async fn attempt(core: &Rc<Core>, route: &Route, flight: &mut Flight) -> Result<Upstream, AttemptError> {
     match Plan::of(route) {
         Ok(plan) => {
             let lease = core.pool.checkout(&plan).await.map_err(AttemptError::Dial)?;
+            flight.sent();
             match lease.raw().await {
                 Ok(stream) => Ok(Upstream::Session(stream)),
                 Err(StreamError::Refused { status, reason }) => Err(AttemptError::Refused { status, reason }),
