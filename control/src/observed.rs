@@ -330,7 +330,16 @@ pub struct SliceEndpoint {
     /// Its zone.
     pub zone: Option<Zone>,
     /// The pod that it is.
-    pub pod: Option<ObjectName>,
+    pub pod: Option<PodRef>,
+}
+
+/// Which pod an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its uid, when the slice says it: a pod of the same name that came later is another.
+    pub uid: Option<EndpointName>,
 }
 
 /// A pod.

@@ -51,9 +51,19 @@ impl Context<'_> {
         }
     }
 
-    /// An endpoint that is no pod (somebody wrote the slice) is named by its address and has no proxy.
+    /// An endpoint that is no pod (somebody wrote the slice) is named by its address and has no proxy. One whose pod is not known, not yet
+    /// or not any more, is left out: to say that it has no proxy would let callers speak to it in plain text.
     fn endpoint(&self, service: &ServiceId, of: &observed::SliceEndpoint, ports: &BTreeMap<ServicePort, AppPort>) -> Option<Endpoint> {
-        let pod = of.pod.as_ref().and_then(|name| self.complete.seen.pods.get(name));
+        let pod = match &of.pod {
+            None => None,
+            Some(known) => {
+                let pod = self.complete.seen.pods.get(&known.name)?;
+                if known.uid.as_ref().is_some_and(|uid| *uid != pod.uid) {
+                    return None;
+                }
+                Some(pod)
+            }
+        };
         let name = pod.map_or_else(|| of.address.to_string().parse().ok(), |pod| Some(pod.uid.clone()))?;
         let account = pod.map_or(NO_ACCOUNT, |pod| &pod.account);
         Some(Endpoint {

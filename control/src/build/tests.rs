@@ -13,8 +13,8 @@ use mesh_trust::Bundle;
 use super::*;
 use crate::handles::Handles;
 use crate::observed::{
-    Complete, Facts, Link, Mirror, Namespace, ObjectName, Objects, Observed, Pod, Requirement, Seen, Selector, Service, ServiceExport,
-    ServiceImport, Slice, SliceEndpoint, SlicePort,
+    Complete, Facts, Link, Mirror, Namespace, ObjectName, Objects, Observed, Pod, PodRef, Requirement, Seen, Selector, Service,
+    ServiceExport, ServiceImport, Slice, SliceEndpoint, SlicePort,
 };
 
 /// A cluster called west, described step by step.
@@ -42,7 +42,7 @@ impl World {
             ready: true,
             hostname: Some(pod.parse().unwrap()),
             zone: None,
-            pod: Some(object("shop", pod)),
+            pod: Some(PodRef { name: object("shop", pod), uid: Some(format!("uid-{pod}").parse().unwrap()) }),
         });
         let ports = vec![SlicePort { name: "http".into(), number: "8080".parse().unwrap(), protocol: mesh_names::Protocol::Http }];
         self.slices.push(Slice { service: id, ports, endpoints: endpoints.collect() });
@@ -204,6 +204,16 @@ fn an_endpoint_that_is_no_pod_is_plain_and_named_by_its_address() {
     let built = world.built();
     let service = built.snapshot.service(&shop("web")).unwrap();
     assert_eq!((service.endpoints[0].name.as_str(), service.endpoints[0].mesh), ("127.1.64.0", Mesh::Plain));
+}
+
+#[test]
+fn an_endpoint_whose_pod_is_not_known_is_left_out_and_never_called_in_plain_text() {
+    let mut world = World::default().service("web", &[("web-0", "web", true), ("web-1", "web", true), ("web-2", "web", true)]);
+    world.pods.remove(0);
+    world.pods[0].1.uid = "another-pod-of-that-name".parse().unwrap();
+    let built = world.built();
+    let names: Vec<_> = built.snapshot.service(&shop("web")).unwrap().endpoints.iter().map(|one| one.name.to_string()).collect();
+    assert_eq!(names, ["uid-web-2"]);
 }
 
 #[test]

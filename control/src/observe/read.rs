@@ -20,8 +20,8 @@ use mesh_trust::{Bundle, Issuer};
 
 use crate::handles::Handles;
 use crate::observed::{
-    BundleText, Facts, Link, Mirror, Namespace, ObjectName, Peer, Pod, Requirement, Selector, Service, ServiceExport, ServiceImport, Slice,
-    SliceEndpoint, SlicePort,
+    BundleText, Facts, Link, Mirror, Namespace, ObjectName, Peer, Pod, PodRef, Requirement, Selector, Service, ServiceExport,
+    ServiceImport, Slice, SliceEndpoint, SlicePort,
 };
 
 pub(super) fn facts(of: core::ConfigMap) -> Option<Facts> {
@@ -131,13 +131,16 @@ fn slice_port(of: EndpointPort) -> Option<SlicePort> {
 
 fn slice_endpoint(of: Endpoint, namespace: &str) -> Option<SliceEndpoint> {
     let conditions = of.conditions.unwrap_or_default();
-    let pod = of.target_ref.filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| target.name);
+    let pod = of.target_ref.filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| {
+        let uid = target.uid.and_then(|uid| parsed("endpointslice.targetRef.uid", &uid));
+        Some(PodRef { name: ObjectName { namespace: namespace.into(), name: target.name?.into() }, uid })
+    });
     Some(SliceEndpoint {
         address: parsed("endpointslice.addresses", of.addresses.first()?)?,
         ready: conditions.ready != Some(false),
         hostname: of.hostname.and_then(|hostname| parsed("endpointslice.hostname", &hostname)),
         zone: of.zone.and_then(|zone| parsed("endpointslice.zone", &zone)),
-        pod: pod.map(|name| ObjectName { namespace: namespace.into(), name: name.into() }),
+        pod,
     })
 }
 
