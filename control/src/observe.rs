@@ -36,7 +36,7 @@ pub struct Observer {
 
 impl Default for Observer {
     fn default() -> Self {
-        Self { observed: Arc::default(), changed: Arc::new(watch::channel(0).0) }
+        Self { observed: Arc::new(Mutex::new(Observed::nothing())), changed: Arc::new(watch::channel(0).0) }
     }
 }
 

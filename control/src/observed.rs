@@ -2,7 +2,8 @@
 //!
 //! Each kind is a table that its watch writes and everybody else reads. Invariant: absent means "not there" only in a [`Complete`], and a
 //! fresh listing that comes from another cluster, or that lost more than half of what was known, is held: the last state stays, events
-//! go on to be applied to the held one, and it takes over once it may. A person accepts it by restarting control.
+//! go on to be applied to the held one, and it takes over once it may. A person accepts it by restarting control. Pods and slices have
+//! generated names, and others replace them all the time: of these, only what nothing has replaced is lost.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,9 +35,20 @@ pub type Objects<T> = BTreeMap<ObjectName, Arc<T>>;
 /// One kind of object, as its watch has seen it.
 #[derive(Debug)]
 pub struct Seen<T> {
+    names: Names,
     objects: Arc<Objects<T>>,
     held: Option<Held<T>>,
     complete: bool,
+}
+
+/// Who names the objects of a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Names {
+    /// People: an object that is not listed any more is lost.
+    #[default]
+    Chosen,
+    /// Controllers, which replace one by another: only fewer objects are a loss.
+    Generated,
 }
 
 #[derive(Debug)]
@@ -54,20 +66,28 @@ impl<T> Clone for Held<T> {
 
 impl<T> Clone for Seen<T> {
     fn clone(&self) -> Self {
-        Self { objects: Arc::clone(&self.objects), held: self.held.clone(), complete: self.complete }
+        Self { names: self.names, objects: Arc::clone(&self.objects), held: self.held.clone(), complete: self.complete }
     }
 }
 
 impl<T> Default for Seen<T> {
     fn default() -> Self {
-        Self { objects: Arc::default(), held: None, complete: false }
+        Self { names: Names::Chosen, objects: Arc::default(), held: None, complete: false }
     }
 }
 
 impl<T> Seen<T> {
+    /// Nothing seen yet of a kind whose names are generated.
+    fn of_generated_names() -> Self {
+        Self { names: Names::Generated, ..Self::default() }
+    }
+
     /// A whole listing by the cluster `from`, of a state of the cluster `own` (none before the first).
     pub fn on_listed(&mut self, own: Option<&ClusterId>, from: &ClusterId, fresh: Objects<T>) {
-        let missing = self.objects.keys().filter(|known| !fresh.contains_key(*known)).count();
+        let missing = match self.names {
+            Names::Chosen => self.objects.keys().filter(|known| !fresh.contains_key(*known)).count(),
+            Names::Generated => self.objects.len().saturating_sub(fresh.len()),
+        };
         match hold::check(own, from, self.objects.len(), missing) {
             Ok(()) => {
                 (self.objects, self.held, self.complete) = (Arc::new(fresh), None, true);
@@ -186,6 +206,12 @@ pub struct Complete {
 }
 
 impl Observed {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { slices: Seen::of_generated_names(), pods: Seen::of_generated_names(), ..Self::default() }
+    }
+
     /// This state as a complete one, if it is.
     #[must_use]
     pub fn complete(&self) -> Option<Complete> {
@@ -497,6 +523,18 @@ mod tests {
         assert!(matches!(seen.held(), Some(Hold::OtherCluster { .. })));
         seen.on_listed(Some(&own), &own, listing(0..2));
         assert_eq!((seen.iter().count(), seen.held()), (2, None));
+    }
+
+    #[test]
+    fn pods_that_others_have_replaced_are_not_lost_and_pods_that_nothing_has_replaced_are() {
+        let own: ClusterId = "a".parse().unwrap();
+        let mut pods: Seen<usize> = Seen::of_generated_names();
+        pods.on_listed(None, &own, listing(0..12));
+        pods.on_listed(Some(&own), &own, listing(12..20));
+        assert_eq!((pods.iter().count(), pods.held()), (8, None));
+        pods.on_listed(Some(&own), &own, listing(20..32));
+        pods.on_listed(Some(&own), &own, listing(20..24));
+        assert!(pods.held().is_some());
     }
 
     #[test]
