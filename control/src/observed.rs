@@ -1,16 +1,15 @@
 //! What control knows of its cluster, as plain values: no Kubernetes type gets past here.
 //!
-//! Each kind is a table that its watch writes and everybody else reads. Invariant: absent means "not there" only in a [`Complete`], and a
-//! fresh listing that comes from another cluster, or that lost more than half of what was known, is held: the last state stays, events
-//! go on to be applied to the held one, and it takes over once it may. A person accepts it by restarting control. Pods and slices have
-//! generated names, and others replace them all the time: of these, only what nothing has replaced is lost.
+//! Each kind is a table that its watch writes and everybody else reads. Invariant: absent means "not there" only in a [`Complete`].
+
+mod seen;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use mesh_api::client::hold::{self, Hold};
+use mesh_api::client::hold::Hold;
 use mesh_api::translate::{ExportedPort, ExportedProperties};
 use mesh_names::{
     AppPort, ClusterId, ClusterName, EndpointName, Handle, Label, Protocol, ServiceId, SpiffeId, TrustDomain, TunnelPort, Zone,
@@ -18,146 +17,8 @@ use mesh_names::{
 use mesh_topology::ImportKind;
 use mesh_trust::{Bundle, Issuer};
 
+pub use self::seen::{ObjectName, Objects, Seen};
 use crate::handles::Handles;
-
-/// Which object of its kind: namespace (empty for cluster-scoped kinds) and name, as Kubernetes has them. Only ever compared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectName {
-    /// The namespace.
-    pub namespace: Box<str>,
-    /// The name.
-    pub name: Box<str>,
-}
-
-/// The objects of one kind.
-pub type Objects<T> = BTreeMap<ObjectName, Arc<T>>;
-
-/// One kind of object, as its watch has seen it.
-#[derive(Debug)]
-pub struct Seen<T> {
-    names: Names,
-    objects: Arc<Objects<T>>,
-    held: Option<Held<T>>,
-    complete: bool,
-}
-
-/// Who names the objects of a kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Names {
-    /// People: an object that is not listed any more is lost.
-    #[default]
-    Chosen,
-    /// Controllers, which replace one by another: only fewer objects are a loss.
-    Generated,
-}
-
-#[derive(Debug)]
-struct Held<T> {
-    from: ClusterId,
-    objects: Objects<T>,
-    why: Hold,
-}
-
-impl<T> Clone for Held<T> {
-    fn clone(&self) -> Self {
-        Self { from: self.from.clone(), objects: self.objects.clone(), why: self.why.clone() }
-    }
-}
-
-impl<T> Clone for Seen<T> {
-    fn clone(&self) -> Self {
-        Self { names: self.names, objects: Arc::clone(&self.objects), held: self.held.clone(), complete: self.complete }
-    }
-}
-
-impl<T> Default for Seen<T> {
-    fn default() -> Self {
-        Self { names: Names::Chosen, objects: Arc::default(), held: None, complete: false }
-    }
-}
-
-impl<T> Seen<T> {
-    /// Nothing seen yet of a kind whose names are generated.
-    fn of_generated_names() -> Self {
-        Self { names: Names::Generated, ..Self::default() }
-    }
-
-    /// A whole listing by the cluster `from`, of a state of the cluster `own` (none before the first).
-    pub fn on_listed(&mut self, own: Option<&ClusterId>, from: &ClusterId, fresh: Objects<T>) {
-        let missing = match self.names {
-            Names::Chosen => self.objects.keys().filter(|known| !fresh.contains_key(*known)).count(),
-            Names::Generated => self.objects.len().saturating_sub(fresh.len()),
-        };
-        match hold::check(own, from, self.objects.len(), missing) {
-            Ok(()) => {
-                (self.objects, self.held, self.complete) = (Arc::new(fresh), None, true);
-            }
-            Err(why) => self.held = Some(Held { from: from.clone(), objects: fresh, why }),
-        }
-    }
-
-    /// An object is there, or has changed.
-    pub fn on_set(&mut self, own: Option<&ClusterId>, name: ObjectName, object: T) {
-        match &mut self.held {
-            None => {
-                Arc::make_mut(&mut self.objects).insert(name, Arc::new(object));
-            }
-            Some(held) => {
-                held.objects.insert(name, Arc::new(object));
-                self.reconsider(own);
-            }
-        }
-    }
-
-    /// An object is gone, or can no longer be read.
-    pub fn on_gone(&mut self, own: Option<&ClusterId>, name: &ObjectName) {
-        match &mut self.held {
-            None if self.objects.contains_key(name) => {
-                Arc::make_mut(&mut self.objects).remove(name);
-            }
-            None => {}
-            Some(held) => {
-                held.objects.remove(name);
-                self.reconsider(own);
-            }
-        }
-    }
-
-    /// The objects.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.objects.values()
-    }
-
-    /// One object.
-    #[must_use]
-    pub fn get(&self, name: &ObjectName) -> Option<&Arc<T>> {
-        self.objects.get(name)
-    }
-
-    /// The only object, for kinds that are watched by name.
-    #[must_use]
-    pub fn only(&self) -> Option<&Arc<T>> {
-        self.objects.values().next()
-    }
-
-    /// Whether a first listing has ended.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// Why the latest listing is held, if it is.
-    #[must_use]
-    pub fn held(&self) -> Option<&Hold> {
-        self.held.as_ref().map(|held| &held.why)
-    }
-
-    fn reconsider(&mut self, own: Option<&ClusterId>) {
-        if let Some(held) = self.held.take() {
-            self.on_listed(own, &held.from, held.objects);
-        }
-    }
-}
 
 /// Everything that the watches have seen. Clones share the tables.
 #[derive(Clone, Debug, Default)]
@@ -484,68 +345,6 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn named(name: &str) -> ObjectName {
-        ObjectName { namespace: "shop".into(), name: name.into() }
-    }
-
-    fn listing(names: std::ops::Range<usize>) -> Objects<usize> {
-        names.map(|index| (named(&index.to_string()), Arc::new(index))).collect()
-    }
-
-    fn seen(own: &ClusterId, names: std::ops::Range<usize>) -> Seen<usize> {
-        let mut seen = Seen::default();
-        assert!(!seen.is_complete());
-        seen.on_listed(None, own, listing(names));
-        assert!(seen.is_complete());
-        seen
-    }
-
-    #[test]
-    fn a_fresh_listing_that_lost_more_than_half_is_held_until_it_has_recovered() {
-        let own: ClusterId = "a".parse().unwrap();
-        let mut seen = seen(&own, 0..10);
-        seen.on_listed(Some(&own), &own, listing(0..4));
-        assert!(matches!(seen.held(), Some(Hold::LostMoreThanHalf { known: 10, missing: 6 })));
-        assert_eq!(seen.iter().count(), 10, "the last state stays");
-        seen.on_gone(Some(&own), &named("0"));
-        assert_eq!(seen.iter().count(), 10, "events of a held listing change nothing");
-        seen.on_set(Some(&own), named("7"), 7);
-        seen.on_set(Some(&own), named("8"), 8);
-        assert_eq!((seen.iter().count(), seen.held()), (5, None), "enough has come back");
-    }
-
-    #[test]
-    fn a_listing_of_another_cluster_is_held_until_the_own_one_answers_again() {
-        let (own, other): (ClusterId, ClusterId) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let mut seen = seen(&own, 0..3);
-        seen.on_listed(Some(&own), &other, listing(0..3));
-        assert!(matches!(seen.held(), Some(Hold::OtherCluster { .. })));
-        seen.on_listed(Some(&own), &own, listing(0..2));
-        assert_eq!((seen.iter().count(), seen.held()), (2, None));
-    }
-
-    #[test]
-    fn pods_that_others_have_replaced_are_not_lost_and_pods_that_nothing_has_replaced_are() {
-        let own: ClusterId = "a".parse().unwrap();
-        let mut pods: Seen<usize> = Seen::of_generated_names();
-        pods.on_listed(None, &own, listing(0..12));
-        pods.on_listed(Some(&own), &own, listing(12..20));
-        assert_eq!((pods.iter().count(), pods.held()), (8, None));
-        pods.on_listed(Some(&own), &own, listing(20..32));
-        pods.on_listed(Some(&own), &own, listing(20..24));
-        assert!(pods.held().is_some());
-    }
-
-    #[test]
-    fn deletions_one_by_one_are_believed() {
-        let own: ClusterId = "a".parse().unwrap();
-        let mut seen = seen(&own, 0..12);
-        for index in 0..12 {
-            seen.on_gone(Some(&own), &named(&index.to_string()));
-        }
-        assert_eq!((seen.iter().count(), seen.held()), (0, None));
-    }
 
     #[test]
     fn a_selector_reads_as_kubernetes_has_it() {
