@@ -47,8 +47,8 @@ pub(crate) fn open(config: &DataConfig) -> Result<Vec<Door>, ListenError> {
 
 impl Door {
     /// Accepts until the drain: sessions and redirected connections to the workload stop when it starts, the workload's own calls are
-    /// taken as long as it still has others running.
-    pub(crate) async fn run(&self, workers: &Workers<Accepted>, drain: &Drain) {
+    /// taken as long as it still has others running. The listener closes then: who comes later is refused at once and goes elsewhere.
+    pub(crate) async fn run(self, workers: &Workers<Accepted>, drain: &Drain) {
         let outward = matches!(self.at, Entrance::Outbound | Entrance::Service(_) | Entrance::TransparentOutbound);
         loop {
             let accepted = tokio::select! {

@@ -1,6 +1,6 @@
 //! The data plane beside a workload: outbound (routes, balances, retries, encrypts) and inbound (authenticates, authorises, hands over).
 //!
-//! Follow a request: [`accept`] → [`worker`] → [`capture`] → [`outbound`] → `mesh_topology`'s route → `mesh_transport`'s pool ⇒ [`inbound`] →
+//! Follow a request: `accept` → `worker` → `capture` → `outbound` → `mesh_topology`'s route → `mesh_transport`'s pool ⇒ `inbound` →
 //! the application. Nothing on that path takes a lock or waits for another thread.
 
 mod accept;

@@ -211,15 +211,15 @@ impl Plane {
             .map_err(ProxyError::Workers)?;
         let mut tasks = Tasks::new();
         tasks.spawn(watcher::run(shared, reported, drain.clone()));
-        accept_all(&self.doors, &workers, &drain).await;
+        accept_all(self.doors, &workers, &drain).await;
         workers.join().await;
         Ok(())
     }
 }
 
 /// Accepts on every listener until the drain ends that.
-async fn accept_all(doors: &[Door], workers: &Workers<worker::Accepted>, drain: &Drain) {
-    let all = futures_util::future::join_all(doors.iter().map(|door| door.run(workers, drain)));
+async fn accept_all(doors: Vec<Door>, workers: &Workers<worker::Accepted>, drain: &Drain) {
+    let all = futures_util::future::join_all(doors.into_iter().map(|door| door.run(workers, drain)));
     tokio::select! {
         _ = all => {}
         () = workers.adapt() => {}

@@ -4,13 +4,44 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use support::client::{Answer, connect, get, send};
 use support::{World, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 const CATALOG: &str = "http://catalog.shop.svc.clusterset.local/";
+
+/// Requests that follow each other on four connections at a time, until they are counted.
+struct Flow {
+    stop: CancellationToken,
+    callers: JoinSet<u32>,
+}
+
+impl Flow {
+    fn start(proxy: SocketAddr, method: &'static str) -> Self {
+        let (stop, mut callers) = (CancellationToken::new(), JoinSet::new());
+        for _ in 0..4 {
+            let stop = stop.clone();
+            callers.spawn(async move {
+                let mut failed = 0;
+                while !stop.is_cancelled() {
+                    failed += u32::from(send(proxy, method, CATALOG, "", "").await.status != 200);
+                }
+                failed
+            });
+        }
+        Self { stop, callers }
+    }
+
+    async fn failed(self) -> u32 {
+        self.stop.cancel();
+        self.callers.join_all().await.into_iter().sum()
+    }
+}
 
 /// Answered, and by this cluster.
 fn check(answer: &Answer, cluster: &str) {
@@ -33,26 +64,26 @@ async fn calls_that_flow_while_a_gateway_dies_are_answered_and_return_when_it_do
     let mut world = World::start().await;
     world.also_from_north();
     let proxy = world.west.outbound;
-    let mut flowing = tokio::task::JoinSet::new();
-    let stop = tokio_util::sync::CancellationToken::new();
-    for _ in 0..4 {
-        let stop = stop.clone();
-        flowing.spawn(async move {
-            let mut failed = 0;
-            while !stop.is_cancelled() {
-                failed += u32::from(get(proxy, CATALOG).await.status != 200);
-            }
-            failed
-        });
-    }
+    let flow = Flow::start(proxy, "GET");
     eventually("east answers", async || get(proxy, CATALOG).await.saw("cluster") == Some("east")).await;
     world.east.gateway.kill().await;
     eventually("north answers", async || get(proxy, CATALOG).await.saw("cluster") == Some("north")).await;
     world.east.gateway.restart().await;
     eventually("east answers again", async || get(proxy, CATALOG).await.saw("cluster") == Some("east")).await;
-    stop.cancel();
-    let failed: u32 = flowing.join_all().await.into_iter().sum();
-    assert_eq!(failed, 0, "GETs are safe to send again");
+    assert_eq!(flow.failed().await, 0, "GETs are safe to send again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serving_proxy_that_drains_loses_no_request_whatever_it_is() {
+    let world = World::start().await;
+    world.also_from_north();
+    let proxy = world.west.outbound;
+    let flow = Flow::start(proxy, "POST");
+    eventually("east answers", async || get(proxy, CATALOG).await.saw("cluster") == Some("east")).await;
+    world.east.proxy.trigger.start();
+    eventually("north answers", async || get(proxy, CATALOG).await.saw("cluster") == Some("north")).await;
+    world.east.proxy.ended().await;
+    assert_eq!(flow.failed().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
