@@ -96,15 +96,30 @@ async fn of_cluster(kubeconfig: &Kubeconfig, context: &str) -> anyhow::Result<Ve
     Ok(imports.chain(exports).collect())
 }
 
-/// As kubectl writes ages: the biggest unit.
+/// How long ago that was, as kubectl writes it.
 pub(super) fn age(since: Option<Time>) -> String {
     let Some(since) = since else { return String::new() };
     let now = clock::wall().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let seconds = now.saturating_sub(u64::try_from(since.0.as_second()).unwrap_or_default());
+    in_its_unit(now.saturating_sub(u64::try_from(since.0.as_second()).unwrap_or_default()))
+}
+
+/// The biggest unit of which there are at least two.
+fn in_its_unit(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7200 => format!("{}m", seconds / 60),
         7200..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_written_in_the_biggest_unit_of_which_there_are_two() {
+        let ages = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(in_its_unit);
+        assert_eq!(ages, ["0s", "119s", "2m", "119m", "2h", "47h", "2d"]);
     }
 }
