@@ -33,7 +33,9 @@ pub enum Hold {
         found: ClusterId,
     },
     /// It misses more than half of what was known.
-    #[error("the listing misses {missing} of {known} known objects: if they were deleted on purpose, confirm it")]
+    #[error(
+        "the listing misses {missing} of {known} known objects: if they were deleted on purpose, replace the pod that says this to accept it"
+    )]
     LostMoreThanHalf {
         /// How many objects were known.
         known: usize,

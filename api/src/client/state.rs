@@ -287,7 +287,7 @@ mod tests {
             &mut state,
             full(0..4, "id", 2),
             expect![
-                "changed: false; s0 s1 s2 s3 s4 s5 s6 s7 s8 s9; held: the listing misses 6 of 10 known objects: if they were deleted on purpose, confirm it"
+                "changed: false; s0 s1 s2 s3 s4 s5 s6 s7 s8 s9; held: the listing misses 6 of 10 known objects: if they were deleted on purpose, replace the pod that says this to accept it"
             ],
         );
         check(&mut state, delta(exports([4]), Vec::new()), expect!["changed: true; s0 s1 s2 s3 s4; "]);
