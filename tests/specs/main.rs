@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::too_many_lines,
+    clippy::large_futures,
     reason = "this crate is tests"
 )]
 

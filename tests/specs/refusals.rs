@@ -87,9 +87,12 @@ fn unknown() -> Identity {
     issued(&issuer, "spiffe://nowhere.mesh/ns/shop/sa/storefront", SystemTime::now())
 }
 
+/// A workload of east whose certificate ended long ago.
 fn expired(east: &EastIssuer) -> Identity {
-    let issuer = Issuer::from_pem(&east.chain, &east.key).unwrap();
-    issued(&issuer, "spiffe://east.mesh/ns/shop/sa/storefront", SystemTime::now() - 2 * HOUR)
+    let mut params = leaf("spiffe://east.mesh/ns/shop/sa/storefront");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+    signed_by_east(east, &params)
 }
 
 fn issued(issuer: &Issuer, id: &str, not_before: SystemTime) -> Identity {
@@ -107,10 +110,14 @@ fn self_signed() -> Identity {
 
 /// A workload of west, issued by east's own issuer.
 fn forged(east: &EastIssuer) -> Identity {
+    signed_by_east(east, &leaf("spiffe://west.mesh/ns/shop/sa/storefront"))
+}
+
+fn signed_by_east(east: &EastIssuer, params: &CertificateParams) -> Identity {
     let issuer_key = rcgen::KeyPair::from_pem(&east.key).unwrap();
     let issuer = rcgen::Issuer::from_ca_cert_pem(&east.chain, issuer_key).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = leaf("spiffe://west.mesh/ns/shop/sa/storefront").signed_by(&key, &issuer).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
     let mut chain = vec![certificate.der().clone()];
     chain.extend(CertificateDer::pem_slice_iter(east.chain.as_bytes()).map(Result::unwrap));
     Identity { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() }
