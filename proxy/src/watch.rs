@@ -48,13 +48,14 @@ pub(crate) async fn run(shared: Arc<Shared>, mut used: mpsc::Receiver<Gateway>, 
 async fn one(shared: Arc<Shared>, gateway: Gateway, in_use: watch::Receiver<Instant>) {
     let mut watcher = Watcher { shared: &shared, gateway: &gateway, probe: GatewayProbe::new(clock::now()), draining: false };
     while in_use.borrow().elapsed() < UNUSED_MAX && is_linked(&shared, &gateway) {
-        match watcher.connect().await {
-            Ok(tunnel) => watcher.follow(tunnel, &in_use).await,
-            Err(error) => {
-                watcher.on_failed(&error);
-                tokio::time::sleep(clock::jittered(health::INTERVAL, 0.2)).await;
-            }
+        let next = tokio::time::Instant::now() + clock::jittered(health::INTERVAL, 0.2);
+        match tokio::time::timeout(health::INTERVAL, watcher.connect()).await {
+            Ok(Ok(tunnel)) => watcher.follow(tunnel, &in_use).await,
+            Ok(Err(error)) => watcher.on_failed(&error),
+            // It accepts and says nothing: a ping that is not answered.
+            Err(_) => watcher.says(|probe| probe.on_missed(clock::now())),
         }
+        tokio::time::sleep_until(next).await;
     }
     shared.evidence.rcu(|seen| seen.with_state(gateway.address, ProbeState::Unknown).with_draining(gateway.address, false));
     count_dark(&shared);

@@ -115,6 +115,19 @@ async fn an_application_that_does_not_accept_is_passed_over_whatever_the_request
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_accepts_and_then_says_nothing_costs_a_request_time_and_no_answer() {
+    let mut world = World::start().await;
+    world.also_from_north();
+    let silent = world.east.gateway.freeze().await;
+    check(&send(world.west.outbound, "POST", CATALOG, "", "order").await, "north");
+    eventually("the watch sees it", async || metric(&world.west.metrics, "mesh_dark_gateways") == 1).await;
+    let begun = Instant::now();
+    check(&get(world.west.outbound, CATALOG).await, "north");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_raw_connection_is_opened_elsewhere_when_a_gateway_is_gone() {
     let mut world = World::start().await;
     world.also_from_north();

@@ -103,9 +103,10 @@ async fn answer(mut request: Request<Incoming>, cluster: &'static str) -> Result
         frames.push(Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))])));
     }
     if path == "/endless" {
-        let ticks = futures_util::stream::unfold((), async |()| {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            Some((Ok(Frame::data(Bytes::from_static(b"tick\n"))), ()))
+        let clock = tokio::time::interval(std::time::Duration::from_millis(20));
+        let ticks = futures_util::stream::unfold(clock, async |mut clock| {
+            clock.tick().await;
+            Some((Ok(Frame::data(Bytes::from_static(b"tick\n"))), clock))
         });
         return Ok(Response::new(BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(ticks))))));
     }

@@ -166,6 +166,12 @@ impl TestGateway {
         let _ = running.await;
     }
 
+    /// Ends it and puts a listener in its place that never says a word; it does so until what is returned is dropped.
+    pub(crate) async fn freeze(&mut self) -> tokio::net::TcpListener {
+        self.kill().await;
+        tcp::listen(self.address).unwrap()
+    }
+
     fn serve(&mut self, listener: tokio::net::TcpListener) {
         let acceptor = Arc::new(Acceptor::new(self.identity.clone(), TUNNEL_ALPN));
         let snapshot = Arc::clone(&self.snapshot);
@@ -193,7 +199,9 @@ async fn one_tunnel(stream: tokio::net::TcpStream, acceptor: Arc<Acceptor>, snap
             let asked = (&Loads::default(), draw);
             match snapshot.load().deliver(peer.id().trust_domain(), &name, export.handle.as_ref(), asked) {
                 Ok(delivery) => {
-                    let mut to = tcp::connect(delivery.address(), SOON).await.unwrap();
+                    let Ok(mut to) = tcp::connect(delivery.address(), SOON).await else {
+                        return drop(pending.refuse(&TunnelReply::new(Status::NoEndpoint, "gone")).await);
+                    };
                     let reply = TunnelReply::accepted(Some(delivery.endpoint.handle.clone()));
                     let mut io = pending.accept(&reply).await.unwrap();
                     let _ = mesh_transport::splice::copy_bidirectional(&mut io, &mut to).await;
