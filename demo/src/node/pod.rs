@@ -305,9 +305,11 @@ async fn run_proxy(shared: Arc<Shared>, mut token_written: watch::Receiver<bool>
             }
             Err(error) => say(None, Some(format!("the sidecar could not be started: {error}"))),
         }
-        tokio::select! {
-            () = tokio::time::sleep(SIDECAR_AGAIN), if *stop.borrow() == Stop::Run => {}
-            _ = stop.changed() => {}
+        if *stop.borrow() == Stop::Run {
+            tokio::select! {
+                () = tokio::time::sleep(SIDECAR_AGAIN) => {}
+                _ = stop.changed() => {}
+            }
         }
     }
 }
@@ -365,3 +367,59 @@ const MISSES_MAX: u32 = 3;
 
 /// What a sidecar inherits: how to log.
 const LOGGING: [&str; 2] = ["MESH_LOG", "MESH_LOG_FORMAT"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::plan::testing::pod;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn shared(home: &Path, program: &str) -> Arc<Shared> {
+        let mesh_binary = home.join("mesh");
+        std::fs::write(&mesh_binary, format!("#!/bin/sh\n{program}\n")).unwrap();
+        std::fs::set_permissions(&mesh_binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::create_dir_all(home.join("logs")).unwrap();
+        let config = Config {
+            kubeconfig: home.join("kubeconfig"),
+            node: "east-1".into(),
+            address: [127, 0, 0, 1].into(),
+            pod_cidr: "127.10.64.0/18".parse().unwrap(),
+            state_dir: home.to_owned(),
+            mesh_binary,
+            cluster: "east".parse().unwrap(),
+            trust_domain: "east.mesh".parse().unwrap(),
+            control: vec![],
+            bundle: home.join("bundle.json"),
+        };
+        let (pod, address) = (pod("shop/cart-1"), Ipv4Addr::LOCALHOST);
+        Arc::new(Shared {
+            observed: Mutex::new(first_look(&pod, true, address, config.address)),
+            pod,
+            meshed: true,
+            address,
+            home: home.to_owned(),
+            config: Arc::new(config),
+            ended: AtomicBool::new(false),
+            changed: Arc::new(Notify::new()),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_that_was_asked_to_stop_is_not_waited_for_once_it_has() {
+        let home = tempfile::tempdir().unwrap();
+        let shared = shared(home.path(), "exec sleep 1000");
+        let (_written, token_written) = watch::channel(true);
+        let (stop, stops) = watch::channel(Stop::Run);
+        let mut tasks = Tasks::new();
+        tasks.spawn(run_proxy(Arc::clone(&shared), token_written, stops));
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while shared.observed.lock().proxy.as_ref().and_then(|proxy| proxy.pid).is_none() {
+                shared.changed.notified().await;
+            }
+        })
+        .await
+        .unwrap();
+        stop.send_replace(Stop::Ask);
+        tokio::time::timeout(Duration::from_secs(30), tasks.ended()).await.unwrap();
+    }
+}
