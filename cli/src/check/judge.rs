@@ -10,7 +10,11 @@ pub(super) fn judge(cluster: &str, seen: &anyhow::Result<Seen>, now: SystemTime)
     let said = |id, state, message: String| Finding { cluster: cluster.to_owned(), id, state, object: None, message };
     let seen = match seen {
         Ok(seen) => seen,
-        Err(error) => return vec![said("K8S-001", State::Fail, format!("{error:#}"))],
+        Err(error) => {
+            let cause = error.root_cause().to_string();
+            let message = if cause == error.to_string() { cause } else { format!("{error}: {cause}") };
+            return vec![said("K8S-001", State::Fail, message)];
+        }
     };
     let sound = |held| if held { State::Ok } else { State::Fail };
     let mut findings = vec![said("K8S-001", State::Ok, String::new())];

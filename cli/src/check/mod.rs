@@ -101,15 +101,9 @@ fn written(findings: &[Finding], clusters: usize) -> String {
     let mut text = output::table(["STATE", "CLUSTER", "ID", "CHECK", ""], findings.iter().map(row));
     for finding in findings.iter().filter(|finding| finding.state != State::Ok) {
         let entry = catalogue::entry(finding.id);
-        text += &format!(
-            "\n{} {} {}: {}\n  fix: {}\n  explain: mesh explain {}\n",
-            finding.state.word(),
-            finding.cluster,
-            finding.id,
-            finding.message,
-            entry.fix,
-            entry.id
-        );
+        let fix = entry.fix.replace("CONTEXT", &finding.cluster).replace("PEER", finding.object.as_deref().unwrap_or("PEER"));
+        text += &format!("\n{} {} {}: {}\n", finding.state.word(), finding.cluster, finding.id, finding.message);
+        text += &format!("  fix: {fix}\n  explain: mesh explain {}\n", entry.id);
     }
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
     text += &format!(

@@ -36,7 +36,8 @@ impl ClusterTrust {
                 .remove(key)
                 .with_context(|| format!("ConfigMap {} has no {key}", map.metadata.name.unwrap_or_default()))
         };
-        let facts = maps.get(well_known::FACTS).await.context("the cluster's facts could not be read: is the mesh installed?")?;
+        let facts = maps.get_opt(well_known::FACTS).await.context("the cluster's facts could not be read")?;
+        let facts = facts.context("there is no ConfigMap isthmus-system/isthmus: is the mesh installed in this cluster?")?;
         let trust_domain: TrustDomain = field(facts, "trustDomain")?.parse()?;
         let held = field(maps.get(well_known::BUNDLE).await.context("the cluster's bundle could not be read")?, well_known::BUNDLE_KEY)?;
         let bundle = Bundle::from_spiffe_json(trust_domain, held.as_bytes()).context("the cluster's bundle does not parse")?;
