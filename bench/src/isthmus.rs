@@ -52,31 +52,44 @@ impl Demo {
         Ok(Target { address, uri: format!("http://{HOST}/"), host: HOST.to_owned() })
     }
 
-    /// The proxies (and, from another cluster, the gateways) that carry calls from `cluster` to the back end.
-    pub(crate) fn pids(&self, cluster: &str) -> anyhow::Result<Vec<u32>> {
+    /// The proxies (and, from another cluster, the gateways) that carry calls from `cluster` to the back end. A sidecar is found by the address
+    /// of its pod, which it is started with.
+    pub(crate) fn pids(&self, plan: &Plan, cluster: &str) -> anyhow::Result<Vec<u32>> {
         let state: Value = serde_json::from_slice(&std::fs::read(self.dir.join("state.json"))?)?;
+        let pod = self
+            .kubectl(plan)
+            .args(["get", "pods", "-n", "shop", "-l", "app=bench", "-o", "jsonpath={.items[0].status.podIP}"])
+            .output()?;
+        let server = format!("{}:4143", String::from_utf8(pod.stdout)?.trim());
+        let client = self.target(cluster)?.address.to_string();
         let mut pids = Vec::new();
         for process in state["processes"].as_array().context("no processes")? {
-            let (component, of) = (process["component"].as_str().unwrap_or_default(), process["cluster"].as_str().unwrap_or_default());
-            let pod = process["pod"].as_str().unwrap_or_default();
-            let carries = match component {
-                "proxy" => (of == cluster && pod.contains("storefront")) || (of == "east" && pod.contains("bench")),
-                "gateway" => cluster != "east" && of == "east",
+            let pid = u32::try_from(process["pid"].as_u64().context("no pid")?)?;
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let carries = match process["component"].as_str() {
+                Some("proxy") => command.contains(&client) || command.contains(&server),
+                Some("gateway") => cluster != "east" && process["cluster"] == "east",
                 _ => false,
             };
             if carries {
-                pids.push(u32::try_from(process["pid"].as_u64().context("no pid")?)?);
+                pids.push(pid);
             }
         }
         Ok(pids)
     }
 
+    fn kubectl(&self, plan: &Plan) -> Command {
+        let mut kubectl = Command::new(&plan.kubectl);
+        kubectl.args(["--kubeconfig", self.state["kubeconfig"].as_str().unwrap_or_default(), "--context", "east"]);
+        kubectl
+    }
+
     fn deploy(&self, plan: &Plan) -> anyhow::Result<()> {
         let program = std::env::current_exe()?;
         let manifest = MANIFEST.replace("PROGRAM", &program.display().to_string());
-        let kubeconfig = self.state["kubeconfig"].as_str().context("no kubeconfig")?;
-        let mut kubectl = Command::new(&plan.kubectl)
-            .args(["--kubeconfig", kubeconfig, "--context", "east", "apply", "-f", "-"])
+        let mut kubectl = self
+            .kubectl(plan)
+            .args(["apply", "-f", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

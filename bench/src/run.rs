@@ -47,7 +47,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<()> {
     offer("envoy", &plan.envoy, (18083, 18084), peers::envoy)?;
     let demo = Demo::start(plan)?;
     for (name, cluster) in [("proxies", "east"), ("proxies+gateway", "west")] {
-        candidates.push(Candidate { name, target: demo.target(cluster)?, pids: demo.pids(cluster)? });
+        candidates.push(Candidate { name, target: demo.target(cluster)?, pids: demo.pids(plan, cluster)? });
     }
     let results = rounds(plan, &candidates)?;
     report(plan, &results)?;

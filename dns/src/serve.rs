@@ -1,4 +1,4 @@
-//! The DNS server's shell: hickory reads and writes messages, [`answer`](crate::answer::answer) decides.
+//! The DNS server's shell: hickory reads and writes messages, [`answer`] decides.
 //!
 //! Authoritative only and never recursive: names outside the mesh's zones are refused, so the server can't be used as an open resolver. ANY is
 //! answered as RFC 8482 allows, with nothing. UDP answers are at most 1232 bytes; a longer one is truncated and asked again over TCP.
