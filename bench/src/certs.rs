@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// The files that a pair needs.
 pub(crate) struct Files {
@@ -20,11 +20,14 @@ pub(crate) struct Files {
 pub(crate) fn write(dir: &Path) -> anyhow::Result<Files> {
     let authority_key = KeyPair::generate()?;
     let mut authority = CertificateParams::new(Vec::new())?;
+    authority.distinguished_name.push(DnType::CommonName, "bench authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_certificate = authority.self_signed(&authority_key)?;
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec![NAME.to_owned()])?.signed_by(&key, &issuer)?;
+    let mut leaf = CertificateParams::new(vec![NAME.to_owned()])?;
+    leaf.distinguished_name.push(DnType::CommonName, NAME);
+    let leaf = leaf.signed_by(&key, &issuer)?;
     let files = Files {
         authority: dir.join("authority.pem"),
         both: dir.join("both.pem"),
