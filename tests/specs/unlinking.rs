@@ -6,6 +6,9 @@ use mesh_tests::{World, eventually};
 async fn unlink_removes_every_object_of_the_link() {
     let (_alone, world) = crate::world(2).await;
     eventually("the mirror is there", async || has_mirror(&world)).await;
+    let mistyped = world.mesh(&["multicluster", "unlink", "--context", "west", "--to", "esat"]).unwrap_err().to_string();
+    assert!(mistyped.contains("whose links are: east"), "{mistyped}");
+    has_mirror(&world).unwrap();
     world.mesh(&["multicluster", "unlink", "--context", "west", "--to", "east"]).unwrap();
     eventually("no object of the link is left in west", async || gone(&world)).await;
 }

@@ -66,9 +66,9 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let kubeconfig = flags.global.read()?;
     let importer = flags.global.context_of(&kubeconfig)?;
     let (west, east) = tokio::join!(End::find(&kubeconfig, &importer), End::find(&kubeconfig, &flags.to));
-    let (west, mut east) = (west?, east?);
-    if east.client.is_none() {
-        east.name = linked_name(&west, &east).await;
+    let (west, east) = (west?, east?);
+    if !clusters::contexts(&kubeconfig).iter().any(|known| *known == flags.to) {
+        check_linked(&west, &east).await?;
     }
     anyhow::ensure!(
         west.client.is_some() || east.client.is_some(),
@@ -105,15 +105,21 @@ impl End {
     }
 }
 
-/// What west calls the cluster that does not answer: the one Link that could mean it.
-async fn linked_name(west: &End, east: &End) -> String {
-    let Some(client) = &west.client else { return east.name.clone() };
+/// A cluster without a context here is known by the name of its Link only; nothing is guessed.
+async fn check_linked(west: &End, east: &End) -> anyhow::Result<()> {
+    let Some(client) = &west.client else { return Ok(()) };
     let links = all::<Link>(client).list(&ListParams::default()).await;
-    let names: Vec<String> = links.map(|links| links.items.iter().map(|link| link.name_any()).collect()).unwrap_or_default();
-    match names.as_slice() {
-        [only] if !names.contains(&east.name) => only.clone(),
-        _ => east.name.clone(),
-    }
+    let links = links.with_context(|| format!("could not list the links of cluster {}", west.context))?;
+    let names: Vec<String> = links.items.iter().map(|link| link.name_any()).collect();
+    anyhow::ensure!(
+        names.contains(&east.name),
+        "{} is no context of the kubeconfig and no link of cluster {}, whose links are: {}; run: mesh multicluster list --context {}",
+        east.name,
+        west.context,
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") },
+        west.context
+    );
+    Ok(())
 }
 
 /// Deletes the Link at the importer and the Peer at the exporter.
