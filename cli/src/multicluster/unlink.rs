@@ -67,7 +67,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let importer = flags.global.context_of(&kubeconfig)?;
     let (west, east) = tokio::join!(End::find(&kubeconfig, &importer), End::find(&kubeconfig, &flags.to));
     let (west, east) = (west?, east?);
-    if !clusters::contexts(&kubeconfig).iter().any(|known| *known == flags.to) {
+    if !clusters::contexts(&kubeconfig).contains(&flags.to) {
         check_linked(&west, &east).await?;
     }
     anyhow::ensure!(
