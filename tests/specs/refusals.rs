@@ -74,11 +74,8 @@ struct EastIssuer {
 }
 
 fn issuer_of_east(world: &World) -> EastIssuer {
-    let part = |name: &str| {
-        let template = format!("go-template={{{{index .data \"{name}\" | base64decode}}}}");
-        world.kubectl("east", &["get", "secret", "-n", "isthmus-system", "isthmus-issuer", "-o", &template]).unwrap()
-    };
-    EastIssuer { chain: part("tls.crt"), key: part("tls.key") }
+    let (chain, key) = world.issuer("east").unwrap();
+    EastIssuer { chain, key }
 }
 
 fn unknown() -> Identity {

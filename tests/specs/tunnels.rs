@@ -80,11 +80,8 @@ fn id(text: &str) -> ServiceId {
 
 /// A workload of west as its own proxy would be: issued by west's issuer, trusting east's bundle as the link carries it.
 fn storefront_of_west(world: &World) -> Identity {
-    let secret = |name: &str| {
-        let template = format!("go-template={{{{index .data \"{name}\" | base64decode}}}}");
-        world.kubectl("west", &["get", "secret", "-n", "isthmus-system", "isthmus-issuer", "-o", &template]).unwrap()
-    };
-    let issuer = Issuer::from_pem(&secret("tls.crt"), &secret("tls.key")).unwrap();
+    let (chain, key) = world.issuer("west").unwrap();
+    let issuer = Issuer::from_pem(&chain, &key).unwrap();
     let key = KeyPair::generate().unwrap();
     let csr = Csr::parse(&key.csr_der().unwrap()).unwrap();
     let who: SpiffeId = "spiffe://west.mesh/ns/shop/sa/storefront".parse().unwrap();

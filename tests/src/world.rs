@@ -92,6 +92,18 @@ impl World {
         tools::run(&mut command)
     }
 
+    /// A cluster's issuer: its chain and its key, as PEM.
+    ///
+    /// # Errors
+    /// When its Secret can't be read.
+    pub fn issuer(&self, cluster: &str) -> anyhow::Result<(String, String)> {
+        let part = |name: &str| {
+            let template = format!("go-template={{{{index .data \"{name}\" | base64decode}}}}");
+            self.kubectl(cluster, &["get", "secret", "-n", "isthmus-system", "isthmus-issuer", "-o", &template])
+        };
+        Ok((part("tls.crt")?, part("tls.key")?))
+    }
+
     /// Applies a manifest in a cluster.
     ///
     /// # Errors
