@@ -90,7 +90,8 @@ const DEPENDS: &[&str] =
 /// The libraries among what `apt-cache depends --recurse` lists. The C library and the loader stay the machine's own, since the two
 /// must fit; what packages need only to be installed (debconf, PAM, Perl) is left out.
 fn libraries(listed: &str) -> impl Iterator<Item = String> {
-    let packages = listed.lines().filter(|line| line.starts_with("lib"));
+    // Lines that are indented say why the others came.
+    let packages = listed.lines().filter(|line| line.starts_with("lib") || line.ends_with("-libs") && !line.starts_with(' '));
     let wanted = packages.filter(|name| {
         !["libc6", "libcrypt1", "libgcc-s1"].contains(name)
             && !["libpam", "libnewt", "libdebian"].iter().any(|start| name.starts_with(start))
@@ -172,8 +173,8 @@ mod tests {
 
     #[test]
     fn libraries_come_along_and_what_only_installing_needs_stays_out() {
-        let listed = "bind9-dnsutils\n  Depends: libuv1\nlibuv1\nlibc6\nlibperl5.36\nlibpam0g\nlibtirpc-common\nlibcap2-bin\nlibssl3\n<debconf-2.0>\n";
-        assert_eq!(libraries(listed).collect::<Vec<_>>(), ["libuv1", "libssl3"]);
+        let listed = "bind9-dnsutils\n  Depends: libuv1\n  Depends: bind9-libs\nlibuv1\nlibc6\nlibperl5.36\nlibpam0g\nlibtirpc-common\nlibcap2-bin\nlibssl3\nbind9-libs\n<debconf-2.0>\n";
+        assert_eq!(libraries(listed).collect::<Vec<_>>(), ["libuv1", "libssl3", "bind9-libs"]);
     }
 
     #[test]
