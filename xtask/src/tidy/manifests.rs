@@ -23,6 +23,7 @@ const ROWS: &[(&str, u8)] = &[
     ("demo", 5),
     ("cli", 6),
     ("tests", 6),
+    ("tests/kubernetes", 6),
     ("xtask", 6),
     ("bench", 6),
 ];
@@ -141,6 +142,7 @@ fn folder_of(package: &str) -> Option<&str> {
     match package {
         "mesh" => Some("cli"),
         "xtask" => Some("xtask"),
+        "mesh-kubernetes-tests" => Some("tests/kubernetes"),
         other => other.strip_prefix("mesh-"),
     }
 }

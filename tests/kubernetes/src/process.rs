@@ -1,0 +1,81 @@
+//! A long-running program of a cluster: its output goes to a file, and it ends with its [`Process`].
+//!
+//! If the test dies without dropping anything, the pipe to the program's standard input closes, and `kc` ends by that. (The kernel's
+//! parent-death signal counts the thread that started a program as its parent: with a fixture that several tests share, the first test's
+//! end would be the cluster's.)
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` as `name`, with its output in `NAME.log` in `directory`.
+    ///
+    /// # Errors
+    /// When it can't be started or the file can't be written.
+    pub fn start(name: &str, command: &mut Command, directory: &Path) -> anyhow::Result<Self> {
+        let log = directory.join(format!("{name}.log"));
+        let output = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
+        command.env(ENDS_WITH_STDIN, "1").stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().with_context(|| format!("could not start {name} ({command:?})"))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Polls `condition` until it holds.
+    ///
+    /// # Errors
+    /// When the program ends, or 60 s pass: with the last reason and the end of what the program wrote.
+    pub fn until(&mut self, what: &str, mut condition: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let Err(reason) = condition() else { return Ok(()) };
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended ({status}) before {what}:\n{}", self.name, self.last_words());
+            }
+            if begun.elapsed() > DEADLINE {
+                return Err(reason.context(format!("{}: not within {DEADLINE:?}: {what}:\n{}", self.name, self.last_words())));
+            }
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(LAST_WORDS)..]).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Killed: the API server waits for minutes when etcd is gone first, and nothing here is worth a farewell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `kc` reads: see the head of its main.go.
+const ENDS_WITH_STDIN: &str = "KC_ENDS_WITH_STDIN";
+
+/// How long any start may take, on a machine that is busy with everything else.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Bytes of a log that a failure shows.
+const LAST_WORDS: usize = 4096;
