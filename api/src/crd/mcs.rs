@@ -200,6 +200,13 @@ pub struct ClusterPropertySpec {
     pub value: String,
 }
 
+/// With the approval that a group of Kubernetes needs: the community's, of this kind.
+pub(super) fn approved(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let annotations = crd.metadata.annotations.get_or_insert_default();
+    annotations.insert("api-approved.kubernetes.io".to_owned(), "https://github.com/kubernetes/enhancements/pull/3084".to_owned());
+    crd
+}
+
 /// The same schema under `v1alpha1`, served and not stored.
 pub(super) fn served_as_v1alpha1_too(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let older = crd.spec.versions.first().cloned().map(|mut version| {

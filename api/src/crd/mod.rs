@@ -9,20 +9,42 @@ pub use link::{Link, LinkGateway, LinkSpec, LinkStatus};
 pub use mcs::{ClusterProperty, ServiceExport, ServiceImport};
 pub use peer::{Peer, PeerSpec, PeerStatus};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResourceExt;
 
 /// Every definition that a cluster of the mesh needs.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut all = vec![
         Link::crd(),
         Peer::crd(),
         mcs::served_as_v1alpha1_too(ServiceExport::crd()),
         mcs::served_as_v1alpha1_too(ServiceImport::crd()),
-        ClusterProperty::crd(),
-    ]
+        mcs::approved(ClusterProperty::crd()),
+    ];
+    let versions = all.iter_mut().flat_map(|crd| crd.spec.versions.iter_mut());
+    versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut()).for_each(without_formats_of_rust);
+    all
+}
+
+/// Takes away formats such as `uint16`, which Kubernetes does not know and warns of; the numbers' bounds say the same.
+fn without_formats_of_rust(schema: &mut JSONSchemaProps) {
+    if schema.format.as_ref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+    }
+    let below = schema.properties.iter_mut().flat_map(|properties| properties.values_mut());
+    below.for_each(without_formats_of_rust);
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => without_formats_of_rust(items),
+        Some(JSONSchemaPropsOrArray::Schemas(all)) => all.iter_mut().for_each(without_formats_of_rust),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        without_formats_of_rust(values);
+    }
 }
 
 /// What a condition says, before it is stamped with a time.
@@ -80,6 +102,12 @@ mod tests {
         for crd in all() {
             assert_eq!(crd.spec.versions.iter().filter(|version| version.storage).count(), 1, "{:?}", crd.metadata.name);
         }
+    }
+
+    #[test]
+    fn schemas_have_no_format_that_kubernetes_does_not_know() {
+        let text = serde_json::to_string(&all()).unwrap();
+        assert!(!text.contains("\"format\":\"uint"), "{text}");
     }
 
     #[test]
