@@ -113,6 +113,11 @@ impl Managers {
         Ok(Self(managers))
     }
 
+    /// Whether anybody owns any of `fields`.
+    pub(super) fn own_any(&self, fields: &FieldSet) -> bool {
+        self.0.values().any(|holding| !holding.fields.intersection(fields).is_empty())
+    }
+
     /// Writes the list into an object, in the real server's order.
     pub(super) fn write_to(&self, object: &mut Value) {
         let mut entries: Vec<(&Owner, &Holding)> = self.0.iter().filter(|(_, holding)| !holding.fields.is_empty()).collect();

@@ -111,7 +111,10 @@ pub fn track(before: Option<&Value>, after: Value, writer: &Writer<'_>, lists: &
         return object;
     }
     let bare = before.map_or_else(|| Value::Object(Map::new()), without_managed_fields);
-    update(&bare, &object, &mut managers, writer, lists.shape());
+    // A Scale knows the owners of replicas only, and an object that nobody's fields were noted of stays so: what nobody owned stays nobody's.
+    if writer.subresource != "scale" || managers.own_any(&Comparison::between(&bare, &object, lists.shape()).changed()) {
+        update(&bare, &object, &mut managers, writer, lists.shape());
+    }
     managers.cap();
     managers.write_to(&mut object);
     object
@@ -373,6 +376,15 @@ mod tests {
             conflicts(&again, &deployment(json!({"replicas": 3})), "me"),
             ["conflict with \"hpa\" with subresource \"scale\" using apps/v1: .spec.replicas"]
         );
+    }
+
+    #[test]
+    fn scaling_what_nobody_owned_notes_no_owner() {
+        let live = applied(None, &deployment(json!({"paused": true})), "me");
+        let mut scaled = live.clone();
+        scaled["spec"]["replicas"] = json!(4);
+        let scaled = track(Some(&live), scaled, &Writer { subresource: "scale", ..by("hpa", SECOND) }, &deployments());
+        assert_eq!((owners(&scaled), &scaled["spec"]["replicas"]), (owners(&live), &json!(4)));
     }
 
     #[test]
