@@ -121,6 +121,9 @@ pub(crate) fn validate(definition: &Value) -> Vec<(String, String, String)> {
             refuse("FieldValueRequired", field, "Required value".to_owned());
         }
     }
+    if let Some((reason, message)) = unapproved(definition) {
+        refuse(reason, &format!("metadata.annotations[{APPROVED}]"), message);
+    }
     let versions = object::at(definition, "spec.versions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if versions.iter().filter(|version| version.get("storage") == Some(&json!(true))).count() != 1 {
         refuse("FieldValueInvalid", "spec.versions", "Invalid value: must have exactly one version marked as storage version".to_owned());
@@ -135,6 +138,31 @@ pub(crate) fn validate(definition: &Value) -> Vec<(String, String, String)> {
     }
     causes
 }
+
+/// Groups of Kubernetes itself are for what its community has approved, or says that it has not.
+fn unapproved(definition: &Value) -> Option<(&'static str, String)> {
+    let group = object::text(definition, "spec.group");
+    let protected =
+        ["k8s.io", "kubernetes.io"].iter().any(|own| group.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+    if !protected {
+        return None;
+    }
+    let approval = definition["metadata"]["annotations"][APPROVED].as_str().unwrap_or_default();
+    if approval.is_empty() {
+        let message = format!("Required value: protected groups must have approval annotation {APPROVED:?}, see {POLICY}");
+        return Some(("FieldValueRequired", message));
+    }
+    let is_address = approval.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty());
+    (!is_address && !approval.starts_with("unapproved")).then(|| {
+        let message = format!(
+            "Invalid value: {approval:?}: protected groups must have approval annotation {APPROVED:?} with either a URL or a reason starting with \"unapproved\", see {POLICY}"
+        );
+        ("FieldValueInvalid", message)
+    })
+}
+
+const APPROVED: &str = "api-approved.kubernetes.io";
+const POLICY: &str = "https://github.com/kubernetes/enhancements/pull/1111";
 
 /// What the store files definitions under.
 pub(crate) const RESOURCE: &str = "customresourcedefinitions.apiextensions.k8s.io";

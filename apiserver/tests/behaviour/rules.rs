@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Pod},
-    discovery::v1::EndpointSlice,
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Namespace, Pod},
+        discovery::v1::EndpointSlice,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api,
@@ -77,6 +80,35 @@ async fn endpoints_on_loopback_are_refused_unless_the_demo_allows_them() {
     world.api::<EndpointSlice>().create(&PostParams::default(), &slice("10.0.0.5")).await.unwrap();
     let demo = World::of_the_demo().await;
     demo.api::<EndpointSlice>().create(&PostParams::default(), &slice("127.0.0.5")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_definition_in_a_group_of_kubernetes_needs_its_approval() {
+    let world = World::start().await;
+    let api = Api::<CustomResourceDefinition>::all(world.client.clone());
+    let definition = |group: &str, annotations: serde_json::Value| {
+        let definition = json!({
+            "metadata": {"name": format!("widgets.{group}"), "annotations": annotations},
+            "spec": {
+                "group": group, "scope": "Cluster", "names": {"plural": "widgets", "kind": "Widget"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+            },
+        });
+        serde_json::from_value::<CustomResourceDefinition>(definition).unwrap()
+    };
+    let tried = PostParams { dry_run: true, ..PostParams::default() };
+    let group = format!("{}.k8s.io", world.namespace);
+    let status = refusal(api.create(&tried, &definition(&group, json!({}))).await);
+    assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
+    let required = "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation \
+                    \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111";
+    assert!(status.message.contains(required), "{}", status.message);
+    let status = refusal(api.create(&tried, &definition(&group, json!({"api-approved.kubernetes.io": "yes"}))).await);
+    assert!(status.message.contains("metadata.annotations[api-approved.kubernetes.io]: Invalid value: \"yes\""), "{}", status.message);
+    for approval in ["https://example.com/approved", "unapproved, a test"] {
+        api.create(&tried, &definition(&group, json!({"api-approved.kubernetes.io": approval}))).await.unwrap();
+    }
+    api.create(&tried, &definition(&format!("{}.x-k8s.io", world.namespace), json!({}))).await.unwrap();
 }
 
 #[tokio::test]
