@@ -119,7 +119,12 @@ async fn status_and_scale_are_owned_apart_from_the_object() {
     let applied = api.patch_status("web", &PatchParams::apply("node"), &status("web")).await.unwrap();
     assert_eq!((applied.status.unwrap().replicas, applied.metadata.generation), (Some(1), Some(1)));
     let scaler = PatchParams { field_manager: Some("scaler".to_owned()), ..PatchParams::default() };
-    api.patch_scale("web", &scaler, &Patch::Merge(json!({"spec": {"replicas": 4}}))).await.unwrap();
+    let to = |replicas: i32| Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    api.patch_scale("web", &scaler, &to(4)).await.unwrap();
+    let now = api.get("web").await.unwrap();
+    assert_eq!(owners(&now), [owner("me", "Apply", ""), owner("node", "Apply", "status")], "what nobody owned stays nobody's");
+    api.patch("web", &PatchParams::apply("me"), &deployment(Some(3), "web:1")).await.unwrap();
+    api.patch_scale("web", &scaler, &to(5)).await.unwrap();
     let now = api.get("web").await.unwrap();
     assert_eq!(owners(&now), [owner("me", "Apply", ""), owner("node", "Apply", "status"), owner("scaler", "Update", "scale")]);
     let conflict = refusal(api.patch("web", &PatchParams::apply("me"), &deployment(Some(2), "web:1")).await);

@@ -1,10 +1,12 @@
 """What the Python client does, against the server of KUBECONFIG in the namespace NAMESPACE."""
 
 import os
+import time
 
 from kubernetes import client, config, watch
 
 config.load_kube_config()
+deadline = time.monotonic() + 20
 core, apps, custom = client.CoreV1Api(), client.AppsV1Api(), client.CustomObjectsApi()
 own = os.environ["NAMESPACE"] + "-python"
 core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=own)))
@@ -58,8 +60,15 @@ definition = {
 }
 definitions = client.ApiextensionsV1Api()
 definitions.create_custom_resource_definition(definition)
-names = [each.name for each in client.CustomObjectsApi().get_api_resources(group, "v1").resources]
-assert "things" in names, names
+names = []
+while "things" not in names:
+    # A real server serves a kind a moment after it has its definition.
+    assert time.monotonic() < deadline, names
+    try:
+        names = [each.name for each in custom.get_api_resources(group, "v1").resources]
+    except client.ApiException as unknown:
+        assert unknown.status == 404, unknown
+        time.sleep(0.1)
 thing = {"apiVersion": group + "/v1", "kind": "Thing", "metadata": {"name": "one"}, "spec": {"size": 1}}
 custom.create_namespaced_custom_object(group, "v1", own, "things", thing)
 changed = custom.patch_namespaced_custom_object(group, "v1", own, "things", "one", {"spec": {"size": 2}})
@@ -68,6 +77,9 @@ custom.delete_namespaced_custom_object(group, "v1", own, "things", "one")
 definitions.delete_custom_resource_definition("things." + group)
 
 apps.delete_namespaced_deployment("web", own, propagation_policy="Foreground")
-assert not apps.list_namespaced_deployment(own).items
+while apps.list_namespaced_deployment(own).items:
+    # The owner stays until its dependents are gone, which a real cluster's garbage collector sees to.
+    assert time.monotonic() < deadline, "the deployment is still there"
+    time.sleep(0.1)
 core.delete_namespace(own)
 print("done")

@@ -147,6 +147,9 @@ async fn kubectl_explains_built_in_and_custom_kinds() {
     );
     kubectl.ok_with("apply -f -", &definition).await;
     kubectl.ok(&format!("wait crd/gadgets.{group} --for=condition=Established --timeout=10s")).await;
+    // A real server publishes what it says of a kind a moment after it serves it.
+    let published = async { while !kubectl.succeeds("explain gadget.spec").await {} };
+    soon("the published schema", published).await;
     let told = kubectl.ok("explain gadget.spec").await;
     assert!(told.contains("size\t<integer>") && told.contains("How big it is."), "{told}");
     let gadget = format!("{{apiVersion: {group}/v1, kind: Gadget, metadata: {{name: one}}, spec: {{size: 3}}}}");

@@ -12,14 +12,20 @@ async fn ask(client: &Client, url: &str, known: &str) -> http::Response<Body> {
     client.send(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 
-async fn document(client: &Client, url: &str) -> Value {
-    let response = ask(client, url, "").await;
+/// A document, and where it was in the end: it may have changed since its address was read.
+async fn document(client: &Client, url: &str) -> (String, Value) {
+    let mut url = url.to_owned();
+    let mut response = ask(client, &url, "").await;
+    while response.status() == StatusCode::MOVED_PERMANENTLY {
+        url = response.headers()["location"].to_str().unwrap().to_owned();
+        response = ask(client, &url, "").await;
+    }
     assert_eq!(response.status(), StatusCode::OK, "{url}");
-    serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    (url, serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
 }
 
 async fn address(client: &Client, path: &str) -> String {
-    document(client, "/openapi/v3").await["paths"][path]["serverRelativeURL"].as_str().unwrap_or_default().to_owned()
+    document(client, "/openapi/v3").await.1["paths"][path]["serverRelativeURL"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
@@ -58,7 +64,11 @@ async fn a_definition_changes_the_document_of_its_group() {
         let published = async {
             loop {
                 let url = address(client, &format!("apis/{group}/v1")).await;
-                if !url.is_empty() && document(client, &url).await.to_string().contains(&format!("\"description\":\"{description}\"")) {
+                if url.is_empty() {
+                    continue;
+                }
+                let (url, told) = document(client, &url).await;
+                if told.to_string().contains(&format!("\"description\":\"{description}\"")) {
                     return url;
                 }
             }

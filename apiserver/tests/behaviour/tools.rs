@@ -60,6 +60,11 @@ impl Tool {
         out
     }
 
+    /// Whether it succeeds.
+    pub(crate) async fn succeeds(&self, line: &str) -> bool {
+        self.run(line, "").await.0
+    }
+
     /// What it complains of when it fails.
     pub(crate) async fn refused(&self, line: &str, input: &str) -> String {
         let (success, out, err) = self.run(line, input).await;

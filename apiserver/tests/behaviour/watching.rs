@@ -63,7 +63,8 @@ async fn a_quiet_watch_is_told_the_version_before_it_ends() {
     let world = World::start().await;
     let api = world.api::<ConfigMap>();
     let version = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
-    let mut events = std::pin::pin!(api.watch(&params().timeout(3), &version).await.unwrap());
+    // A real server does so two seconds before the end, if it is not too busy.
+    let mut events = std::pin::pin!(api.watch(&params().timeout(8), &version).await.unwrap());
     assert_eq!(next(&mut events).await, "bookmark");
     let end = async { while events.try_next().await.unwrap().is_some() {} };
     soon("the end", end).await;
