@@ -14,6 +14,8 @@ pub const ISSUER: &str = "isthmus-issuer";
 pub const GATEWAY_SERVICE: &str = "mesh-gateway";
 /// The name of the tunnel port of [`GATEWAY_SERVICE`].
 pub const TUNNEL_PORT: &str = "tunnel";
+/// Lease of the mirror controller that acts; the others wait for it.
+pub const MIRROR_LEASE: &str = "mesh-mirror-controller";
 /// Audience of the projected tokens that Identity accepts.
 pub const TOKEN_AUDIENCE: &str = "isthmus";
 

@@ -4,6 +4,7 @@
 //! of the same name that came meanwhile stays.
 
 mod bodies;
+pub mod lease;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

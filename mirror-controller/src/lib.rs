@@ -1,10 +1,12 @@
 //! Brings home what linked clusters export: Kubernetes objects for what people see, `Imports` for what proxies need, probes of the links.
 //!
-//! One loop, `observe → plan → apply`. Invariants: only objects that are ours are written; nothing is deleted before a link's first
+//! One loop, `observe → plan → apply`, in the one replica that holds the Lease ([`lead`]); the others keep their caches warm. Invariants: only objects that are ours are written; nothing is deleted before a link's first
 //! listing is complete, or because a stream broke; nothing but Kubernetes objects is kept, so a restart finds everything there.
 
 pub mod apply;
 pub mod config;
+pub mod elect;
+pub mod lead;
 pub mod linked;
 pub mod metrics;
 pub mod model;
@@ -30,11 +32,13 @@ use mesh_runtime::telemetry;
 use mesh_transport::{Acceptor, Identity, SESSION_ALPN};
 use mesh_trust::Refusals;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 pub use config::{Config, Flags};
 pub use plan::EgressRange;
 
+use elect::{Elector, Lead};
+use lead::Standing;
 use metrics::Metrics;
 use observe::{Client, World};
 use reconcile::Reconciler;
@@ -93,14 +97,25 @@ impl MirrorController {
         tasks.spawn(renewal.run(drain.clone()));
         let Credentials { svid, bundles, verifier, .. } = credentials;
         let identity = Identity::new(svid, verifier);
-        let acceptor = Acceptor::new(identity.clone(), SESSION_ALPN);
-        tasks.spawn(self.serve.run(acceptor, self.config.control.clone(), drain.clone()));
         let changed = Arc::new(Notify::new());
         let flags = &self.config.bootstrap;
         let world = World::watch(flags.trust_domain.clone(), &self.client, &changed, &mut tasks);
+
+        let (elector, mut lead) = Elector::new(self.client.clone(), elect::name(&flags.state_dir)?);
+        let (acts, ended) = oneshot::channel();
+        let mut election = Tasks::new();
+        election.spawn(elector.run(ended));
+        tokio::select! {
+            _ = drain.started() => return Ok(()),
+            () = stand_by(&self.serve, &self.gate, lead.clone()) => {}
+        }
+
+        let acceptor = Acceptor::new(identity.clone(), SESSION_ALPN);
+        tasks.spawn(self.serve.run(acceptor, self.config.control.clone(), drain.clone()));
         let reconciler = Reconciler {
             world,
             client: self.client,
+            lead: lead.clone(),
             links: linked::Links::new(identity, Arc::clone(&changed)),
             bundles,
             published: self.published,
@@ -110,8 +125,31 @@ impl MirrorController {
             metrics: self.metrics,
             begun: clock::now(),
         };
-        reconciler.run(drain).await;
+        tokio::select! {
+            () = reconciler.run(drain) => {}
+            () = lead.stands(Standing::Lost) => anyhow::bail!("another replica holds the Lease: this one ends, and waits for its turn when it is started again"),
+        }
+        drop(acts);
+        election.finish((clock::now() + lead::EVERY).into()).await;
         Ok(())
+    }
+}
+
+/// Waits for the Lease. Controls that call meanwhile are turned away, since they would learn nothing here; they find the one that acts.
+async fn stand_by(serve: &Serve, gate: &Gate, mut lead: Lead) {
+    let mut leads = lead.clone();
+    let ready = async {
+        lead.known().await;
+        if lead.standing() == Standing::Waits {
+            // There is one that acts, and this one is there to follow it.
+            gate.open();
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = leads.stands(Standing::Leads) => {}
+        () = ready => {}
+        () = serve.turn_away() => {}
     }
 }
 

@@ -13,6 +13,8 @@ use mesh_topology::{Port, Remote, RemoteEndpoint};
 use mesh_trust::{Bundle, Bundles, SharedBundles};
 use tokio::sync::{Notify, watch};
 
+use crate::elect::Lead;
+use crate::lead::Standing;
 use crate::linked::{LinkTold, Links};
 use crate::metrics::Metrics;
 use crate::model::{Seen, SeenLink};
@@ -27,6 +29,8 @@ pub struct Reconciler {
     pub world: World,
     /// To write to it.
     pub client: Client,
+    /// Whether this replica may write.
+    pub lead: Lead,
     /// The links that run.
     pub links: Links,
     /// Whom this process trusts: follows the Links.
@@ -85,6 +89,9 @@ impl Reconciler {
         let spoken = seen.links.iter().all(|(name, link)| link.is_err() || complete.contains_key(name));
         if spoken || self.begun.elapsed() > SILENT_MAX {
             self.publish(&seen, &told, &plan);
+        }
+        if self.lead.standing() != Standing::Leads {
+            return true;
         }
         let changes = std::mem::take(&mut plan.changes);
         self.metrics.writes.inc_by(u64::try_from(changes.len()).unwrap_or(u64::MAX));

@@ -57,6 +57,15 @@ impl Serve {
         self.listener.local_addr()
     }
 
+    /// Closes every connection at once, for as long as it is asked.
+    pub async fn turn_away(&self) {
+        loop {
+            if self.listener.accept().await.is_err() {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
     /// Serves callers that prove to be `control` until the drain starts.
     pub async fn run(self, acceptor: Acceptor, control: SpiffeId, drain: Drain) {
         let (connections, incoming) = mpsc::channel(HANDSHAKES_MAX);

@@ -2,6 +2,7 @@
 //!
 //! Invariant: [`World::seen`] gives nothing before every listing is complete, and nothing of a cluster whose id is another than before.
 
+pub mod lease;
 pub(crate) mod objects;
 mod read;
 
