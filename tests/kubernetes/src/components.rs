@@ -16,12 +16,9 @@ pub struct Component {
 }
 
 impl Component {
-    /// How to start it with the binary at `kc`.
-    #[must_use]
-    pub fn command(&self, kc: &Path) -> Command {
-        let mut command = Command::new(kc);
-        command.arg(self.name).args(&self.arguments);
-        command
+    /// Completes a command that names the binary: it starts this component.
+    pub fn complete(&self, kc: &mut Command) {
+        kc.arg(self.name).args(&self.arguments);
     }
 
     fn of(name: &'static str, flags: &[(&str, String)]) -> Self {
@@ -154,7 +151,8 @@ pub struct Controlling<'a> {
     pub nodes: Nodes,
 }
 
-/// Whether nodes are real. One that nothing runs on would be tainted as lost.
+/// Whether nodes are real. One that is only written would be tainted as lost, and a workload's pods would wait on it for ever, while its
+/// controller writes to objects whose every owner a test may want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nodes {
     Real,
@@ -168,7 +166,9 @@ impl Controlling<'_> {
     /// When its kubeconfig can't be written.
     pub fn controller_manager(&self) -> anyhow::Result<Component> {
         let file = |name: &str| self.pki.path(name).display().to_string();
-        let lost = if self.nodes == Nodes::Written { ",-node-lifecycle-controller" } else { "" };
+        let all = "*,-node-ipam-controller,-node-route-controller,-cloud-node-lifecycle-controller";
+        let of_nodes = if self.nodes == Nodes::Written { OF_NODES } else { &[] };
+        let controllers = of_nodes.iter().fold(all.to_owned(), |so_far, controller| format!("{so_far},-{controller}-controller"));
         let mut flags = self.common(&User::ControllerManager)?;
         flags.extend([
             ("use-service-account-credentials", "true".to_owned()),
@@ -176,7 +176,7 @@ impl Controlling<'_> {
             ("root-ca-file", file("ca.crt")),
             ("cluster-signing-cert-file", file("ca.crt")),
             ("cluster-signing-key-file", file("ca.key")),
-            ("controllers", format!("*,-node-ipam-controller,-node-route-controller,-cloud-node-lifecycle-controller{lost}")),
+            ("controllers", controllers),
         ]);
         Ok(Component::of("kube-controller-manager", &flags))
     }
@@ -201,6 +201,10 @@ impl Controlling<'_> {
         ])
     }
 }
+
+/// Controllers that do nothing good without a node.
+const OF_NODES: &[&str] =
+    &["node-lifecycle", "deployment", "replicaset", "replicationcontroller", "statefulset", "daemonset", "job", "cronjob"];
 
 #[cfg(test)]
 mod tests {

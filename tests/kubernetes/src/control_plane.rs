@@ -1,11 +1,12 @@
-//! A cluster without nodes, on loopback: etcd and the API server (level 1), and with the controller manager and the scheduler (level 2).
+//! A cluster without nodes: etcd and the API server (level 1), and with the controller manager and the scheduler (level 2).
 //!
-//! Each has an address of its own in 127.0.0.0/8, made from this process's id and its number, so that no two tests that run at once can
-//! want the same port.
+//! On loopback each has an address of its own in 127.0.0.0/8, made from this process's id and its number, so that no two tests that run at
+//! once can want the same port; in a [`PrivateNetwork`] it has the one that it is given.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 use crate::components::{self, ApiServer, Audit, Component, Controllers, Controlling, Nodes, Published};
 use crate::pki::{Pki, User};
+use crate::private::PrivateNetwork;
 use crate::process::Process;
 use crate::tools;
 
@@ -25,12 +27,33 @@ pub enum Level {
     Controllers,
 }
 
+/// Where a cluster runs, and whatever talks to it.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// This machine's loopback.
+    Loopback,
+    /// That network, at that address.
+    Private(Arc<PrivateNetwork>, IpAddr),
+}
+
+impl Place {
+    /// How to start `program` there.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        match self {
+            Self::Loopback => Command::new(program),
+            Self::Private(network, _) => network.command(program),
+        }
+    }
+}
+
 /// What a control plane is made of.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {
     /// The cluster's name, and its context's.
     pub name: &'a str,
     pub level: Level,
+    pub place: Place,
     /// Where everything of it lies; a tmpfs is best.
     pub directory: &'a Path,
     /// The range of service addresses.
@@ -50,6 +73,8 @@ pub struct ControlPlane {
     pub pki: Pki,
     /// Who asked for what.
     pub audit: Audit,
+    /// Where it runs.
+    pub place: Place,
     _processes: Vec<Process>,
 }
 
@@ -59,29 +84,37 @@ impl ControlPlane {
     /// # Errors
     /// When a program is missing, or does not become ready in time.
     pub fn start(plan: &Plan<'_>) -> anyhow::Result<Self> {
-        let kc = tools::program("MESH_TOOLS_KC")?;
-        let ip = own_address()?;
+        let (kc, place) = (tools::program("MESH_TOOLS_KC")?, plan.place.clone());
+        let (ip, published) = match place {
+            Place::Loopback => (own_address()?, Published::Nowhere),
+            Place::Private(_, address) => (address, Published::At(address)),
+        };
         let (etcd, address) = (SocketAddr::new(ip, ETCD), SocketAddr::new(ip, SECURE));
         let pki = Pki::make(&plan.directory.join("pki"), plan.name, &[ip, first_service(plan.service_range)?])?;
         let server = format!("https://{address}");
         let kubeconfig = pki.write_kubeconfig(&User::Admin, &server)?;
         let audit = Audit::in_directory(plan.directory)?;
-
         let controllers = if plan.level == Level::Controllers { Controllers::Run } else { Controllers::Absent };
+
         let api_server = ApiServer {
             pki: &pki,
             etcd,
             listen: address,
-            published: Published::Nowhere,
+            published,
             service_range: plan.service_range,
             controllers,
             audit: Some(audit.clone()),
             more: Vec::new(),
         };
-        let start = |component: &Component| Process::start(component.name, &mut component.command(&kc), plan.directory);
+        let start = |component: &Component| {
+            let mut command = place.command(&kc);
+            component.complete(&mut command);
+            Process::start(component.name, command, plan.directory)
+        };
+        let ask = |arguments: &[&str]| kubectl(&place, &kubeconfig, arguments).map(drop);
         let store = start(&components::etcd(&plan.directory.join("etcd"), etcd))?;
         let mut serving = start(&api_server.component())?;
-        serving.until("it is ready", || kubectl(&kubeconfig, &["get", "--raw=/readyz"]).map(drop))?;
+        serving.until("it is ready", || ask(&["get", "--raw=/readyz"]))?;
 
         let mut processes = vec![serving, store];
         if plan.level == Level::Controllers {
@@ -90,11 +123,11 @@ impl ControlPlane {
             processes.push(start(&controlling.scheduler()?)?);
             // The last thing that anybody waits for here: pods and tokens need it.
             controlled.until("the default service account is there", || {
-                kubectl(&kubeconfig, &["get", "--namespace=default", "serviceaccount/default", "configmap/kube-root-ca.crt"]).map(drop)
+                ask(&["get", "--namespace=default", "serviceaccount/default", "configmap/kube-root-ca.crt"])
             })?;
             processes.push(controlled);
         }
-        Ok(Self { name: plan.name.to_owned(), address, kubeconfig, pki, audit, _processes: processes })
+        Ok(Self { name: plan.name.to_owned(), address, kubeconfig, pki, audit, place, _processes: processes })
     }
 
     /// What `kubectl` prints when it succeeds.
@@ -102,7 +135,7 @@ impl ControlPlane {
     /// # Errors
     /// When it fails; both outputs are in the error.
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        kubectl(&self.kubeconfig, arguments)
+        kubectl(&self.place, &self.kubeconfig, arguments)
     }
 
     /// An object, or whatever else `kubectl … -o json` prints.
@@ -115,8 +148,8 @@ impl ControlPlane {
     }
 }
 
-fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> anyhow::Result<String> {
-    let mut command = Command::new(tools::program("MESH_TOOLS_KUBECTL")?);
+fn kubectl(place: &Place, kubeconfig: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = place.command(&tools::program("MESH_TOOLS_KUBECTL")?);
     // What kubectl remembers of a server (its kinds) must not outlive it: another one may have the same address.
     let home = kubeconfig.parent().context("a kubeconfig lies in a folder")?;
     tools::run(command.env("HOME", home).arg("--kubeconfig").arg(kubeconfig).args(arguments))

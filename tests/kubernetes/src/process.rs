@@ -1,12 +1,15 @@
 //! A long-running program of a cluster: its output goes to a file, and it ends with its [`Process`].
 //!
-//! If the test dies without dropping anything, the pipe to the program's standard input closes, and `kc` ends by that. (The kernel's
-//! parent-death signal counts the thread that started a program as its parent: with a fixture that several tests share, the first test's
-//! end would be the cluster's.)
+//! If the test dies without dropping anything, the pipe to the program's standard input closes, and `kc` ends by that; the mesh's own
+//! programs ask the kernel for a signal then. The kernel counts the thread that started a program as its parent, and a fixture that
+//! several tests share must outlive the first of them: so one thread, which never ends, starts everything.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -25,11 +28,14 @@ impl Process {
     ///
     /// # Errors
     /// When it can't be started or the file can't be written.
-    pub fn start(name: &str, command: &mut Command, directory: &Path) -> anyhow::Result<Self> {
+    pub fn start(name: &str, mut command: Command, directory: &Path) -> anyhow::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
-        command.env(ENDS_WITH_STDIN, "1").stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
-        let child = command.spawn().with_context(|| format!("could not start {name} ({command:?})"))?;
+        command.env(ENDS_WITH_STDIN, "1").env(PARENT, std::process::id().to_string());
+        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        let (answer, started) = sync_channel(1);
+        STARTER.send((command, answer)).context("the thread that starts programs is gone")?;
+        let child = started.recv()?.with_context(|| format!("could not start {name}"))?;
         Ok(Self { name: name.to_owned(), child, log })
     }
 
@@ -70,6 +76,23 @@ impl Drop for Process {
         let _ = self.child.wait();
     }
 }
+
+type Start = (Command, SyncSender<io::Result<Child>>);
+
+/// One start at a time; whoever comes second waits for the first.
+static STARTER: LazyLock<SyncSender<Start>> = LazyLock::new(|| {
+    let (sender, asked) = sync_channel::<Start>(0);
+    std::thread::spawn(move || {
+        for (mut command, answer) in asked {
+            // Whoever asked waits for it.
+            let _ = answer.send(command.spawn());
+        }
+    });
+    sender
+});
+
+/// What the mesh's programs read: the process that they end with.
+const PARENT: &str = "MESH_PARENT";
 
 /// What `kc` reads: see the head of its main.go.
 const ENDS_WITH_STDIN: &str = "KC_ENDS_WITH_STDIN";
