@@ -2,11 +2,13 @@
 //!
 //! A line is a checksum, a blank and one JSON record. A write is handed to the operating system before it is answered, and not fsynced:
 //! it survives the process's death, not the machine's. A torn last line (a crash while writing) is cut off; damage anywhere else is
-//! an error, because going on would bring versions back. The lock file keeps a second process out.
+//! an error, because going on would bring versions back. The lock file keeps a second process out. Secrets lie in here, private keys among
+//! them, so what is made is the owner's alone.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, BufRead, BufReader, BufWriter, Write},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -73,9 +75,9 @@ impl Journal {
             let path = path.to_owned();
             move |source| JournalError::File { path, source }
         };
-        std::fs::create_dir_all(directory).map_err(failed(directory))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
         let lock_path = directory.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(failed(&lock_path))?;
+        let lock = private(OpenOptions::new().create(true).truncate(false).write(true), &lock_path).map_err(failed(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(JournalError::Locked { path: directory.to_owned() }),
@@ -85,7 +87,7 @@ impl Journal {
         let mut records = if snapshot.exists() { read(&snapshot, Tail::Whole)?.0 } else { Vec::new() };
         let covered = records.first().map_or(0, |first| first.version);
         let path = directory.join(JOURNAL);
-        let file = OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed(&path))?;
+        let file = private(OpenOptions::new().create(true).append(true).read(true), &path).map_err(failed(&path))?;
         let (tail, good) = read(&path, Tail::MayBeTorn)?;
         file.set_len(good).map_err(failed(&path))?;
         records.extend(tail.into_iter().filter(|record| record.version > covered));
@@ -115,7 +117,7 @@ impl Journal {
     /// Replaces the journal by a snapshot of everything. A crash between the two steps only leaves records that replay skips.
     pub(crate) fn compact(&mut self, version: u64, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let written = self.directory.join("snapshot.new");
-        let mut file = BufWriter::new(File::create(&written)?);
+        let mut file = BufWriter::new(private(OpenOptions::new().create(true).truncate(true).write(true), &written)?);
         let mut size = 0;
         for record in std::iter::once(Record { version, key: None, object: None }).chain(records) {
             let line = line(&record)?;
@@ -129,6 +131,13 @@ impl Journal {
         self.compact_at = COMPACT_AT.max(size * 2);
         Ok(())
     }
+}
+
+/// Opens a file that nobody but its owner may read, also when it was there before with other rights.
+fn private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -207,6 +216,24 @@ mod tests {
         }
         drop(journal);
         assert_eq!(replayed(directory.path()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn nobody_else_may_read_what_is_kept() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("data");
+        let (mut journal, _) = Journal::open(&directory).unwrap();
+        journal.append(&write("a", 1)).unwrap();
+        journal.compact(1, std::iter::once(write("a", 1))).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700);
+        for file in ["lock", JOURNAL, SNAPSHOT] {
+            assert_eq!(mode(&directory.join(file)), 0o600, "{file}");
+        }
+        drop(journal);
+        std::fs::set_permissions(directory.join(JOURNAL), Permissions::from_mode(0o644)).unwrap();
+        Journal::open(&directory).unwrap();
+        assert_eq!(mode(&directory.join(JOURNAL)), 0o600, "one of an earlier release");
     }
 
     #[test]

@@ -111,10 +111,34 @@ fn directory(given: Option<&Path>) -> anyhow::Result<PathBuf> {
         Some(dir) => std::path::absolute(dir)?,
         None => std::env::temp_dir().join(format!("mesh-demo-{}", std::process::id())),
     };
-    std::fs::create_dir_all(&dir).with_context(|| format!("could not make {}", dir.display()))?;
-    let mut content = std::fs::read_dir(&dir).with_context(|| format!("could not read {}", dir.display()))?;
-    anyhow::ensure!(content.next().is_none(), "{} is not empty: name another directory, or remove it", dir.display());
+    make_private(&dir, if given.is_some() { Before::MayBeEmpty } else { Before::Missing })?;
     Ok(dir)
+}
+
+/// What may be where the directory is to be.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    /// Nothing: the name can be guessed, and what is there may be another user's trap.
+    Missing,
+    /// Nothing, or an empty directory that a person has named.
+    MayBeEmpty,
+}
+
+/// Makes the directory of a demo: private keys come to lie in it, so that it is its owner's alone.
+fn make_private(dir: &Path, before: Before) -> anyhow::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let could_not_make = || format!("could not make {}", dir.display());
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent).with_context(could_not_make)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && before == Before::MayBeEmpty => {}
+        made => return made.with_context(could_not_make),
+    }
+    let mut content = std::fs::read_dir(dir).with_context(|| format!("could not read {}", dir.display()))?;
+    anyhow::ensure!(content.next().is_none(), "{} is not empty: name another directory, or remove it", dir.display());
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(dir, private).with_context(|| format!("{} could not be made private: is it another user's?", dir.display()))
 }
 
 /// One line of progress.
@@ -130,3 +154,33 @@ fn since(begun: std::time::Instant) -> f64 {
 
 /// How long everything may take to end.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(dir: &Path) -> u32 {
+        std::fs::metadata(dir).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_demo_s_directory_is_its_owner_s_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("new/demo");
+        make_private(&dir, Before::Missing).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&dir, Before::MayBeEmpty).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+    }
+
+    #[test]
+    fn a_directory_that_somebody_else_may_have_made_is_not_taken() {
+        let scratch = tempfile::tempdir().unwrap();
+        assert!(make_private(scratch.path(), Before::Missing).is_err());
+        std::fs::write(scratch.path().join("file"), "").unwrap();
+        assert!(make_private(scratch.path(), Before::MayBeEmpty).is_err());
+    }
+}
