@@ -178,16 +178,16 @@ impl Clusters {
 
     /// Keeps slices and tokens true.
     async fn maintain(&self, clients: &[Client]) {
-        let mut renew_at = tokio::time::Instant::now() + apply::token_renewal();
+        let mut renewals = Renewals::new(self.clusters.len(), apply::token_renewal(), clock::now());
         loop {
-            for (client, cluster) in clients.iter().zip(&self.clusters) {
+            for (index, (client, cluster)) in clients.iter().zip(&self.clusters).enumerate() {
                 // An API that is away gets the present state once it is back.
                 if let Err(error) = self.slices(client, cluster).await {
                     tracing::debug!(%error, cluster = %cluster.name, "slices not written");
                 }
-                if tokio::time::Instant::now() > renew_at {
+                if renewals.is_due(index, clock::now()) {
                     match tokens(client, cluster).await {
-                        Ok(()) => renew_at = tokio::time::Instant::now() + apply::token_renewal(),
+                        Ok(()) => renewals.on_renewed(index, clock::now()),
                         Err(error) => tracing::warn!(%error, cluster = %cluster.name, "tokens not exchanged"),
                     }
                 }
@@ -253,6 +253,29 @@ impl Clusters {
     }
 }
 
+/// When each cluster's tokens are exchanged next: one that fails is tried again, whatever became of the others.
+#[derive(Debug)]
+struct Renewals {
+    every: Duration,
+    at: Vec<Instant>,
+}
+
+impl Renewals {
+    fn new(clusters: usize, every: Duration, now: Instant) -> Self {
+        Self { every, at: vec![now + every; clusters] }
+    }
+
+    fn is_due(&self, cluster: usize, now: Instant) -> bool {
+        self.at.get(cluster).is_some_and(|at| now > *at)
+    }
+
+    fn on_renewed(&mut self, cluster: usize, now: Instant) {
+        if let Some(at) = self.at.get_mut(cluster) {
+            *at = now + self.every;
+        }
+    }
+}
+
 /// The first signal starts the drain, the second hurries it.
 fn signals(trigger: Rc<Trigger>) -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -314,6 +337,17 @@ const ISSUER_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cluster_s_tokens_are_renewed_when_they_are_due() {
+        let (begun, hour) = (clock::now(), Duration::from_secs(3600));
+        let mut renewals = Renewals::new(3, hour, begun);
+        assert!((0..3).all(|cluster| !renewals.is_due(cluster, begun + hour / 2)));
+        let late = begun + hour * 2;
+        renewals.on_renewed(0, late);
+        assert_eq!([0, 1, 2].map(|cluster| renewals.is_due(cluster, late)), [false, true, true]);
+        assert!(renewals.is_due(0, late + hour * 2));
+    }
 
     #[test]
     fn every_cluster_is_linked_to_every_other_in_both_directions() {
