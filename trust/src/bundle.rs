@@ -156,10 +156,9 @@ impl Bundle {
         })
     }
 
-    pub(crate) fn authority_of(&self, anchor: &TrustAnchor<'_>) -> Option<&Authority> {
-        self.authorities.iter().find(|authority| {
-            authority.anchor.subject == anchor.subject && authority.anchor.subject_public_key_info == anchor.subject_public_key_info
-        })
+    /// The authorities with this name, key and constraints: more than one while a root is renewed by signing its key again.
+    pub(crate) fn authorities_of<'a>(&'a self, anchor: &TrustAnchor<'a>) -> impl Iterator<Item = &'a Authority> {
+        self.authorities.iter().filter(move |authority| authority.anchor == *anchor)
     }
 }
 

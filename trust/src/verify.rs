@@ -12,7 +12,7 @@ use mesh_names::SpiffeId;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use crate::bundle::{Bundle, Bundles, SharedBundles};
+use crate::bundle::{Authority, Bundle, Bundles, SharedBundles};
 use crate::certificate::Certificate;
 use crate::{Refusals, Refused, tls};
 
@@ -148,7 +148,17 @@ fn check_issuers(bundle: &Bundle, path: &VerifiedPath<'_>, now: UnixTime) -> Res
         }
     }
     let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-    let authority = bundle.authority_of(path.anchor()).ok_or(Refused::UntrustedIssuer)?;
+    let mut refused = Refused::UntrustedIssuer;
+    for authority in bundle.authorities_of(path.anchor()) {
+        match check_authority(bundle, authority, moment) {
+            Ok(()) => return Ok(()),
+            Err(why) => refused = why,
+        }
+    }
+    Err(refused)
+}
+
+fn check_authority(bundle: &Bundle, authority: &Authority, moment: SystemTime) -> Result<(), Refused> {
     if authority.trust_domain().is_some_and(|domain| domain != bundle.trust_domain()) {
         return Err(Refused::IssuerOfOtherTrustDomain);
     }

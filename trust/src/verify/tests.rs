@@ -181,6 +181,29 @@ fn row_1_lives_are_checked_from_the_leaf_to_the_authority() {
 }
 
 #[test]
+fn row_1_a_root_that_is_renewed_with_the_same_key_stands_beside_the_one_that_ends() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let root = |hours| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "renewed");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        (params.not_before, params.not_after) = (at(0).into(), at(hours).into());
+        params.self_signed(&key).unwrap().der().clone()
+    };
+    let (ended, renewed) = (root(1), root(400));
+    let chain = leaf_below(&(rcgen_pem(&renewed), key.serialize_pem().into()), &[], |_| {});
+    let check = |authorities: &[&CertificateDer<'static>], expected: Result<(), Refused>| {
+        let authorities = authorities.iter().map(|one| (*one).clone()).collect();
+        let verifier = Verifier::fixed(Bundles::of(Bundle::new("west.mesh".parse().unwrap(), 1, authorities).unwrap()));
+        assert_eq!(verifier.verify(&chain, unix(at(2)), Purpose::Client).map(drop), expected);
+    };
+    check(&[&ended, &renewed], Ok(()));
+    check(&[&renewed, &ended], Ok(()));
+    check(&[&ended], Err(Refused::IssuerNotValidNow));
+}
+
+#[test]
 fn row_2_there_is_exactly_one_uri() {
     let world = World::new();
     world.check(&world.leaf(|params| params.subject_alt_names.push(uri("spiffe://west.mesh/ns/a/sa/b"))), Refused::NotExactlyOneUri);
