@@ -232,6 +232,18 @@ async fn a_process_starts_with_a_control_and_again_from_disk_without_one() {
 }
 
 #[tokio::test]
+async fn a_kept_svid_of_an_authority_that_is_trusted_no_longer_is_replaced() {
+    let (folder, mut tasks) = (tempfile::tempdir().unwrap(), Tasks::new());
+    let (before, after) = (Arc::new(Control::new()), Arc::new(Control::new()));
+    let address = before.serve("mesh-control", &mut tasks).await;
+    let kept = obtain(flags(folder.path(), &before, address, "good")).await;
+    let address = after.serve("mesh-control", &mut tasks).await;
+    let anew = obtain(flags(folder.path(), &after, address, "good")).await;
+    assert_ne!(anew.svid.load().chain(), kept.svid.load().chain());
+    assert_eq!(anew.svid.load().chain()[1..], after.issuer.chain()[..anew.svid.load().chain().len() - 1]);
+}
+
+#[tokio::test]
 async fn nobody_but_the_control_of_the_own_trust_domain_is_believed() {
     let (folder, control, mut tasks) = (tempfile::tempdir().unwrap(), Arc::new(Control::new()), Tasks::new());
     let impostor = control.serve("mesh-dns", &mut tasks).await;

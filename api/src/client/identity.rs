@@ -1,7 +1,7 @@
 //! How a process of the mesh gets its SVID: a new key, a CSR and its projected token, to its cluster's control, which it knows by bundle and id.
 //!
 //! The key and the SVID lie in the state folder (0600, memory-backed in a cluster), so a process that restarts while the control plane
-//! is gone goes on as who it was. Renewal follows [`mesh_trust::Rotation`]; an SVID that could not be renewed stays in use until it ends.
+//! is gone goes on as who it was, unless its own bundle trusts that SVID no longer. Renewal follows [`mesh_trust::Rotation`]; an SVID that could not be renewed stays in use until it ends.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use mesh_names::{ClusterName, ParseError, SpiffeId, TrustDomain};
 use mesh_runtime::clock;
 use mesh_runtime::drain::Drain;
 use mesh_trust::{
-    Bundle, BundleError, Bundles, CertificateDer, Expected, Jitter, KeyPair, Refusals, Rotation, SharedBundles, Step, Svid, SvidError,
-    Timing, Verifier,
+    Bundle, BundleError, Bundles, CertificateDer, Expected, Jitter, KeyPair, Purpose, Refusals, Rotation, SharedBundles, Step, Svid,
+    SvidError, Timing, UnixTime, Verifier,
 };
 
 use super::causes::Causes;
@@ -223,7 +223,18 @@ impl Bootstrap {
             .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "kept svid not used"))
             .ok()?;
         let lives = svid.id().trust_domain() == &self.flags.trust_domain && clock::wall() + LIFE_MIN < svid.not_after();
-        lives.then_some(svid)
+        if !lives {
+            return None;
+        }
+        // Nobody is refused here who would be let in elsewhere: the checker counts for itself.
+        let trusted = Verifier::new(Arc::clone(&self.bundles), Refusals::default()).verify(svid.chain(), UnixTime::now(), Purpose::Client);
+        match trusted {
+            Ok(_) => Some(svid),
+            Err(refused) => {
+                tracing::warn!(reason = refused.reason(), path = %path.display(), "kept svid is trusted no longer: a new one is asked for");
+                None
+            }
+        }
     }
 
     fn file(&self) -> PathBuf {
