@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     pub(crate) bundle: String,
     /// Where peers dial its gateways; none when nobody has given them an address yet.
     pub(crate) gateways: Vec<SocketAddr>,
+    /// The host names that its load balancer has given them, as some clouds do.
+    pub(crate) gateway_hosts: Vec<String>,
 }
 
 /// Why a cluster could not be read.
@@ -89,6 +91,7 @@ impl Reader<'_> {
         let bundle = bundles.get(BUNDLE_KEY).cloned().ok_or_else(|| self.lacks("ConfigMap isthmus-system/isthmus-bundle", BUNDLE_KEY))?;
         Bundle::from_spiffe_json(trust_domain.clone(), bundle.as_bytes())
             .map_err(|source| FactsError::Bundle { context: self.context.to_owned(), source })?;
+        let (gateways, gateway_hosts) = self.gateways().await?;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let system = namespaces.get("kube-system").await.map_err(|source| self.failed("namespace kube-system", source))?;
         Ok(Facts {
@@ -97,11 +100,12 @@ impl Reader<'_> {
             id: self.name("namespace kube-system", "uid", system.uid().as_ref())?,
             trust_domain,
             bundle,
-            gateways: self.gateways().await?,
+            gateways,
+            gateway_hosts,
         })
     }
 
-    async fn gateways(&self) -> Result<Vec<SocketAddr>, FactsError> {
+    async fn gateways(&self) -> Result<(Vec<SocketAddr>, Vec<String>), FactsError> {
         let services: Api<Service> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let service = services.get(GATEWAY_SERVICE).await.map_err(|source| self.failed("Service isthmus-system/mesh-gateway", source))?;
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
@@ -109,7 +113,8 @@ impl Reader<'_> {
         let port = port.ok_or_else(|| self.lacks("Service isthmus-system/mesh-gateway", "a port named tunnel"))?;
         let ingress = service.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress).unwrap_or_default();
         let addresses = ingress.iter().filter_map(|point| point.ip.as_deref()?.parse::<IpAddr>().ok());
-        Ok(addresses.map(|address| SocketAddr::new(address, port)).collect())
+        let hosts = ingress.iter().filter_map(|point| point.hostname.clone()).filter(|host| !host.is_empty());
+        Ok((addresses.map(|address| SocketAddr::new(address, port)).collect(), hosts.collect()))
     }
 
     async fn data(

@@ -69,6 +69,10 @@ pub(crate) enum LinkError {
     )]
     GatewayHasNoAddress { cluster: String },
     #[error(
+        "the load balancer of gateway isthmus-system/mesh-gateway of cluster {cluster} has a host name, {host}, and no address, and a Link names addresses: give it addresses that stay, and pass them with --gateway-address"
+    )]
+    GatewayHasHostName { cluster: String, host: String },
+    #[error(
         "cluster {other} was another one (id {held}) when {cluster} was linked to it, and is {found} now: run mesh multicluster unlink --context {cluster} --to {other} first"
     )]
     OtherCluster { cluster: String, other: String, held: String, found: String },
@@ -181,7 +185,11 @@ fn plan(importer: &Seen, exporter: &Seen, gateways: &[SocketAddr]) -> Result<Vec
     check(west, east)?;
     let gateways = if gateways.is_empty() { &east.gateways } else { gateways };
     if gateways.is_empty() {
-        return Err(LinkError::GatewayHasNoAddress { cluster: east.context.clone() });
+        let cluster = east.context.clone();
+        return Err(match east.gateway_hosts.first() {
+            Some(host) => LinkError::GatewayHasHostName { cluster, host: host.clone() },
+            None => LinkError::GatewayHasNoAddress { cluster },
+        });
     }
     let peer = exporter.peers.iter().find(|peer| peer.metadata.name.as_deref() == Some(west.name.as_str()));
     let link = importer.links.iter().find(|link| link.metadata.name.as_deref() == Some(east.name.as_str()));
@@ -338,6 +346,7 @@ mod tests {
             bundle: format!("bundle of {trust_domain}"),
             trust_domain,
             gateways: vec!["127.1.0.5:4143".parse().unwrap()],
+            gateway_hosts: Vec::new(),
         };
         Seen { facts, links: Vec::new(), peers: Vec::new() }
     }
@@ -418,6 +427,14 @@ mod tests {
             &east,
             expect![
                 "gateway isthmus-system/mesh-gateway of cluster east has no address yet: wait for its load balancer, or pass --gateway-address"
+            ],
+        );
+        east.facts.gateway_hosts = vec!["gateway.elb.example.com".to_owned()];
+        check_plan(
+            &west,
+            &east,
+            expect![
+                "the load balancer of gateway isthmus-system/mesh-gateway of cluster east has a host name, gateway.elb.example.com, and no address, and a Link names addresses: give it addresses that stay, and pass them with --gateway-address"
             ],
         );
         let writes = plan(&west, &cluster("east"), &[]).unwrap();
