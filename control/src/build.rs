@@ -123,8 +123,8 @@ fn grant(complete: &Complete, peer: &observed::Peer) -> Grant {
 
 /// The own bundle, and those of links and peers. Nobody else's object can replace the own one.
 fn bundles(complete: &Complete, peers: &BTreeMap<TrustDomain, (Peer, &observed::Peer)>) -> Bundles {
-    let links = complete.seen.links.iter().filter_map(|link| link.bundle.clone());
-    let peers = peers.values().filter_map(|(_, peer)| peer.bundle.clone());
+    let links = complete.seen.links.iter().map(|link| link.bundle.clone());
+    let peers = peers.values().map(|(_, peer)| peer.bundle.clone());
     let others = links.chain(peers).filter(|bundle| *bundle.trust_domain() != complete.facts.trust_domain);
     others.fold(Bundles::of(complete.bundle.clone()), Bundles::with)
 }

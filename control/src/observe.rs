@@ -1,7 +1,8 @@
 //! Reads the cluster: one list-and-watch per kind, each into its table of [`Observed`].
 //!
 //! A watch goes on from where it broke; only when the API server has forgotten that place is the kind listed again, and each listing is
-//! told apart by the uid of `kube-system` that the same server answers with. Nothing is taken away because a watch broke.
+//! told apart by the uid of `kube-system` that the same server answers with. Nothing is taken away because a watch broke. A server that is
+//! only silent, as one whose machine has lost its power is, has broken it too: see `bounded`.
 
 mod read;
 
@@ -24,7 +25,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::observed::{ObjectName, Objects, Observed, Seen};
+use crate::observed::{Listing, ObjectName, Objects, Observed, Seen};
 pub(crate) use read::HANDLE_KEY;
 
 /// What the watches have seen, shared by those who read it.
@@ -71,7 +72,7 @@ impl Observer {
         self.spawn(tasks, client, issuer, one, read::issuer, |seen| &mut seen.issuer);
         let (handles, one) = secret(HANDLES);
         self.spawn(tasks, client, handles, one, read::handles, |seen| &mut seen.handles);
-        let all = WatchParams::default;
+        let all = everything;
         self.spawn::<core::Service, _>(tasks, client, Api::all(client.clone()), all(), read::service, |seen| &mut seen.services);
         self.spawn::<EndpointSlice, _>(tasks, client, Api::all(client.clone()), all(), read::slice, |seen| &mut seen.slices);
         self.spawn::<core::Pod, _>(tasks, client, Api::all(client.clone()), all(), read::pod, |seen| &mut seen.pods);
@@ -104,8 +105,18 @@ impl Observer {
     }
 }
 
+/// A configuration whose client gives a silent server up: no answer to a request, nor anything of a watch, for this long.
+pub(crate) fn bounded(mut config: kube::Config, silence: Duration) -> kube::Config {
+    (config.read_timeout, config.reset_reader_on_write) = (Some(silence), true);
+    config
+}
+
+fn everything() -> WatchParams {
+    WatchParams::default().timeout(WATCH_SECONDS)
+}
+
 fn named(name: &str) -> WatchParams {
-    WatchParams::default().fields(&format!("metadata.name={name}"))
+    everything().fields(&format!("metadata.name={name}"))
 }
 
 /// The list-and-watch of one kind.
@@ -155,14 +166,15 @@ where
     }
 
     async fn list(&self) -> Result<String, kube::Error> {
-        let mut fresh = Objects::new();
+        let mut fresh = Listing { objects: Objects::new(), unreadable: Vec::new() };
         let mut params = ListParams { field_selector: self.params.field_selector.clone(), ..ListParams::default() }.limit(PAGE);
         let version = loop {
             let page = self.api.list(&params).await?;
             for object in page.items {
                 let name = name_of(&object);
-                if let Some(read) = (self.read)(object) {
-                    fresh.insert(name, Arc::new(read));
+                match (self.read)(object) {
+                    Some(read) => drop(fresh.objects.insert(name, Arc::new(read))),
+                    None => fresh.unreadable.push(name),
                 }
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -221,13 +233,14 @@ where
 
     fn set(&self, object: K) {
         let name = name_of(&object);
-        match (self.read)(object) {
-            Some(read) => self.observer.change(|observed| {
-                let own = observed.cluster_id.clone();
-                (self.table)(observed).on_set(own.as_ref(), name, read);
-            }),
-            None => self.gone(&name),
-        }
+        let read = (self.read)(object);
+        self.observer.change(|observed| {
+            let own = observed.cluster_id.clone();
+            match read {
+                Some(read) => (self.table)(observed).on_set(own.as_ref(), name, read),
+                None => (self.table)(observed).on_unreadable(own.as_ref(), &name),
+            }
+        });
     }
 
     fn gone(&self, name: &ObjectName) {
@@ -269,7 +282,14 @@ pub const HANDLES: &str = "isthmus-handles";
 
 /// Of failures in a row, one in so many is told.
 pub(crate) const TOLD_EVERY: u32 = 16;
+/// How long a server may say nothing: every watch of it has ended by then.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
+/// After this time the server ends a watch, which goes on as another one.
+const WATCH_SECONDS: u32 = 60;
 const PAGE: u32 = 500;
 const GONE: u16 = 410;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

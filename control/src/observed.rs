@@ -17,7 +17,7 @@ use mesh_names::{
 use mesh_topology::ImportKind;
 use mesh_trust::{Bundle, Issuer};
 
-pub use self::seen::{ObjectName, Objects, Seen};
+pub use self::seen::{Listing, ObjectName, Objects, Seen};
 use crate::handles::Handles;
 
 /// Everything that the watches have seen. Clones share the tables.
@@ -70,7 +70,17 @@ impl Observed {
     /// Nothing seen yet.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { slices: Seen::of_generated_names(), pods: Seen::of_generated_names(), ..Self::default() }
+        Self {
+            slices: Seen::of_generated_names(),
+            pods: Seen::of_generated_names(),
+            facts: Seen::written_by_hand(),
+            bundle: Seen::written_by_hand(),
+            issuer: Seen::written_by_hand(),
+            handles: Seen::written_by_hand(),
+            links: Seen::written_by_hand(),
+            peers: Seen::written_by_hand(),
+            ..Self::default()
+        }
     }
 
     /// This state as a complete one, if it is.
@@ -285,7 +295,7 @@ pub struct Link {
     /// What topology knows of it; its health is not in the Kubernetes API.
     pub link: mesh_topology::Link,
     /// The other cluster's bundle.
-    pub bundle: Option<Bundle>,
+    pub bundle: Bundle,
 }
 
 /// A Peer.
@@ -300,7 +310,7 @@ pub struct Peer {
     /// The one identity that may call control services.
     pub caller: SpiffeId,
     /// The other cluster's bundle.
-    pub bundle: Option<Bundle>,
+    pub bundle: Bundle,
     /// The namespaces whose exports it may have; `*` is all.
     pub namespaces: Vec<String>,
     /// The labels that those exports must have.

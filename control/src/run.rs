@@ -30,7 +30,7 @@ use crate::build::build;
 use crate::config::{ClusterAccess, Config, Flags};
 use crate::issue::{Authority, Registrar};
 use crate::metrics::Metrics;
-use crate::observe::Observer;
+use crate::observe::{Observer, SILENCE_MAX, bounded};
 use crate::publish::Publisher;
 use crate::serve::Services;
 
@@ -202,7 +202,7 @@ async fn client(access: &ClusterAccess) -> Result<Client, BindError> {
         }
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Client::try_from(config).map_err(|error| BindError::Client(Box::new(error)))
+    Client::try_from(bounded(config, SILENCE_MAX)).map_err(|error| BindError::Client(Box::new(error)))
 }
 
 /// To the mirror controllers of the own cluster, and nobody else.

@@ -83,7 +83,7 @@ impl World {
             priority: 0,
             trust_domain: trust_domain.clone(),
         };
-        self.links.push(Link { link, bundle: Bundle::new(trust_domain, 3, Vec::new()).ok() });
+        self.links.push(Link { link, bundle: Bundle::new(trust_domain, 3, Vec::new()).unwrap() });
         self
     }
 
@@ -93,7 +93,7 @@ impl World {
             name: name.parse().unwrap(),
             id: format!("id-{name}").parse().unwrap(),
             caller: format!("spiffe://{trust_domain}/ns/isthmus-system/sa/mesh-mirror-controller").parse().unwrap(),
-            bundle: Bundle::new(trust_domain.clone(), 5, Vec::new()).ok(),
+            bundle: Bundle::new(trust_domain.clone(), 5, Vec::new()).unwrap(),
             namespaces: namespaces.iter().map(|namespace| (*namespace).to_owned()).collect(),
             selector,
             told: None,

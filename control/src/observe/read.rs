@@ -1,4 +1,5 @@
-//! Kubernetes objects as plain values. What can't be read is left out with a line in the log: it is not there for the mesh.
+//! Kubernetes objects as plain values. What can't be read is told in the log, and what that means is said by its table
+//! ([`crate::observed::Seen`]). A Link or a Peer is read as a whole or not at all: half of one would withdraw the other half.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -198,15 +199,23 @@ pub(super) fn link(of: crd::Link) -> Option<Link> {
     let gateway = |gateway: &crd::LinkGateway| {
         let identity: SpiffeId = parsed("link.gateways.identity", &gateway.identity)?;
         let address: IpAddr = parsed("link.gateways.address", &gateway.address)?;
-        (*identity.trust_domain() == trust_domain && gateway.port != 0)
-            .then(|| Gateway { address: SocketAddr::new(address, gateway.port), identity })
+        if *identity.trust_domain() != trust_domain || gateway.port == 0 {
+            tracing::warn!(%identity, port = gateway.port, %trust_domain, "a link's gateway is of another trust domain or has no port");
+            return None;
+        }
+        Some(Gateway { address: SocketAddr::new(address, gateway.port), identity })
     };
+    let gateways: Vec<Gateway> = spec.gateways.iter().map(gateway).collect::<Option<_>>()?;
+    if gateways.is_empty() {
+        tracing::warn!("a link has no gateway");
+        return None;
+    }
     Some(Link {
-        bundle: linked_bundle(&trust_domain, &spec.bundle),
+        bundle: linked_bundle(&trust_domain, &spec.bundle)?,
         link: mesh_topology::Link {
             name: parsed("link.name", of.metadata.name.as_deref()?)?,
             id: parsed("link.clusterId", &spec.cluster_id)?,
-            gateways: spec.gateways.iter().filter_map(gateway).collect(),
+            gateways,
             health: LinkHealth::Unknown,
             priority: spec.priority.try_into().unwrap_or_default(),
             trust_domain,
@@ -219,13 +228,13 @@ pub(super) fn peer(of: crd::Peer) -> Option<Peer> {
     let trust_domain: TrustDomain = parsed("peer.trustDomain", &spec.trust_domain)?;
     let caller: SpiffeId = parsed("peer.caller", &spec.caller)?;
     if *caller.trust_domain() != trust_domain {
-        tracing::warn!(%caller, %trust_domain, "a peer's caller is of another trust domain: it is passed over");
+        tracing::warn!(%caller, %trust_domain, "a peer's caller is of another trust domain");
         return None;
     }
     Some(Peer {
         name: parsed("peer.name", of.metadata.name.as_deref()?)?,
         id: parsed("peer.clusterId", &spec.cluster_id)?,
-        bundle: linked_bundle(&trust_domain, &spec.bundle),
+        bundle: linked_bundle(&trust_domain, &spec.bundle)?,
         namespaces: spec.grant.namespaces,
         selector: spec.grant.selector.map(selector),
         told: of.status.and_then(|status| status.exported_services),
@@ -271,10 +280,43 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn parsed<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Option<T> {
-    text.parse().inspect_err(|error| tracing::warn!(field, %error, "not readable, passed over")).ok()
+    text.parse().inspect_err(|error| tracing::warn!(field, %error, "not readable")).ok()
 }
 
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The member of the Secret of handles.
 pub(crate) const HANDLE_KEY: &str = "key";
+
+#[cfg(test)]
+mod tests {
+    use mesh_api::crd::LinkSpec;
+    use serde_json::json;
+
+    use super::*;
+
+    fn link_of(change: impl FnOnce(&mut LinkSpec)) -> Option<Link> {
+        let gateway =
+            |address| json!({ "address": address, "port": 4143, "identity": "spiffe://east.mesh/ns/isthmus-system/sa/mesh-gateway" });
+        let mut spec: LinkSpec = serde_json::from_value(json!({
+            "clusterId": "id-east",
+            "trustDomain": "east.mesh",
+            "bundle": r#"{"keys":[]}"#,
+            "control": "spiffe://east.mesh/ns/isthmus-system/sa/mesh-control",
+            "gateways": [gateway("10.0.0.1"), gateway("10.0.0.2")],
+        }))
+        .unwrap();
+        change(&mut spec);
+        link(crd::Link::new("east", spec))
+    }
+
+    #[test]
+    fn a_link_is_read_as_a_whole_or_not_at_all() {
+        assert_eq!(link_of(|_| {}).unwrap().link.gateways.len(), 2);
+        assert_eq!(link_of(|spec| spec.bundle.truncate(5)), None);
+        assert_eq!(link_of(|spec| spec.gateways[1].address.push('x')), None);
+        assert_eq!(link_of(|spec| spec.gateways[0].port = 0), None);
+        assert_eq!(link_of(|spec| spec.gateways[0].identity = "spiffe://north.mesh/ns/a/sa/b".to_owned()), None);
+        assert_eq!(link_of(|spec| spec.gateways.clear()), None);
+    }
+}

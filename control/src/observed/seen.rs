@@ -2,7 +2,8 @@
 //!
 //! Invariant: a fresh listing that comes from another cluster, or that lost more than half of what was known, is held: the last state
 //! stays, events go on to be applied to the held one, and it takes over once it may. A person accepts it by restarting control. Pods and
-//! slices have generated names, and others replace them all the time: of these, only what nothing has replaced is lost.
+//! slices have generated names, and others replace them all the time: of these, only what nothing has replaced is lost. What people write
+//! by hand and have broken is not what they have withdrawn: its last readable value stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub type Objects<T> = BTreeMap<ObjectName, Arc<T>>;
 #[derive(Debug)]
 pub struct Seen<T> {
     names: Names,
+    broken: Broken,
     objects: Arc<Objects<T>>,
     held: Option<Held<T>>,
     complete: bool,
@@ -41,28 +43,60 @@ enum Names {
     Generated,
 }
 
+/// What an object that can't be read is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Broken {
+    /// Not there: it is none of the mesh's, or cannot be broken by hand.
+    #[default]
+    Gone,
+    /// What it was when it could be read.
+    Kept,
+}
+
+/// A whole listing.
+#[derive(Debug)]
+pub struct Listing<T> {
+    /// What could be read.
+    pub objects: Objects<T>,
+    /// What could not.
+    pub unreadable: Vec<ObjectName>,
+}
+
+impl<T> From<Objects<T>> for Listing<T> {
+    fn from(objects: Objects<T>) -> Self {
+        Self { objects, unreadable: Vec::new() }
+    }
+}
+
+impl<T> Clone for Listing<T> {
+    fn clone(&self) -> Self {
+        Self { objects: self.objects.clone(), unreadable: self.unreadable.clone() }
+    }
+}
+
 #[derive(Debug)]
 struct Held<T> {
     from: ClusterId,
-    objects: Objects<T>,
+    listing: Listing<T>,
     why: Hold,
 }
 
 impl<T> Clone for Held<T> {
     fn clone(&self) -> Self {
-        Self { from: self.from.clone(), objects: self.objects.clone(), why: self.why.clone() }
+        Self { from: self.from.clone(), listing: self.listing.clone(), why: self.why.clone() }
     }
 }
 
 impl<T> Clone for Seen<T> {
     fn clone(&self) -> Self {
-        Self { names: self.names, objects: Arc::clone(&self.objects), held: self.held.clone(), complete: self.complete }
+        let (objects, held) = (Arc::clone(&self.objects), self.held.clone());
+        Self { names: self.names, broken: self.broken, objects, held, complete: self.complete }
     }
 }
 
 impl<T> Default for Seen<T> {
     fn default() -> Self {
-        Self { names: Names::Chosen, objects: Arc::default(), held: None, complete: false }
+        Self { names: Names::Chosen, broken: Broken::Gone, objects: Arc::default(), held: None, complete: false }
     }
 }
 
@@ -72,17 +106,31 @@ impl<T> Seen<T> {
         Self { names: Names::Generated, ..Self::default() }
     }
 
+    /// Nothing seen yet of a kind that people write by hand.
+    pub(super) fn written_by_hand() -> Self {
+        Self { broken: Broken::Kept, ..Self::default() }
+    }
+
     /// A whole listing by the cluster `from`, of a state of the cluster `own` (none before the first).
-    pub fn on_listed(&mut self, own: Option<&ClusterId>, from: &ClusterId, fresh: Objects<T>) {
+    pub fn on_listed(&mut self, own: Option<&ClusterId>, from: &ClusterId, fresh: impl Into<Listing<T>>) {
+        let mut listing = fresh.into();
+        if self.broken == Broken::Kept {
+            for name in &listing.unreadable {
+                if let Some(known) = self.objects.get(name) {
+                    listing.objects.entry(name.clone()).or_insert_with(|| Arc::clone(known));
+                }
+            }
+        }
+        let fresh = &listing.objects;
         let missing = match self.names {
             Names::Chosen => self.objects.keys().filter(|known| !fresh.contains_key(*known)).count(),
             Names::Generated => self.objects.len().saturating_sub(fresh.len()),
         };
         match hold::check(own, from, self.objects.len(), missing) {
             Ok(()) => {
-                (self.objects, self.held, self.complete) = (Arc::new(fresh), None, true);
+                (self.objects, self.held, self.complete) = (Arc::new(listing.objects), None, true);
             }
-            Err(why) => self.held = Some(Held { from: from.clone(), objects: fresh, why }),
+            Err(why) => self.held = Some(Held { from: from.clone(), listing, why }),
         }
     }
 
@@ -93,13 +141,21 @@ impl<T> Seen<T> {
                 Arc::make_mut(&mut self.objects).insert(name, Arc::new(object));
             }
             Some(held) => {
-                held.objects.insert(name, Arc::new(object));
+                held.listing.objects.insert(name, Arc::new(object));
                 self.reconsider(own);
             }
         }
     }
 
-    /// An object is gone, or can no longer be read.
+    /// An object is there, and can't be read.
+    pub fn on_unreadable(&mut self, own: Option<&ClusterId>, name: &ObjectName) {
+        match self.broken {
+            Broken::Gone => self.on_gone(own, name),
+            Broken::Kept => {}
+        }
+    }
+
+    /// An object is gone.
     pub fn on_gone(&mut self, own: Option<&ClusterId>, name: &ObjectName) {
         match &mut self.held {
             None if self.objects.contains_key(name) => {
@@ -107,7 +163,7 @@ impl<T> Seen<T> {
             }
             None => {}
             Some(held) => {
-                held.objects.remove(name);
+                held.listing.objects.remove(name);
                 self.reconsider(own);
             }
         }
@@ -144,7 +200,7 @@ impl<T> Seen<T> {
 
     fn reconsider(&mut self, own: Option<&ClusterId>) {
         if let Some(held) = self.held.take() {
-            self.on_listed(own, &held.from, held.objects);
+            self.on_listed(own, &held.from, held.listing);
         }
     }
 }
@@ -203,6 +259,22 @@ mod tests {
         pods.on_listed(Some(&own), &own, listing(20..32));
         pods.on_listed(Some(&own), &own, listing(20..24));
         assert!(pods.held().is_some());
+    }
+
+    #[test]
+    fn what_people_write_and_break_stays_as_it_was_until_it_is_deleted() {
+        let own: ClusterId = "a".parse().unwrap();
+        let mut links: Seen<usize> = Seen::written_by_hand();
+        links.on_listed(None, &own, listing(0..3));
+        links.on_unreadable(Some(&own), &named("0"));
+        assert_eq!(links.get(&named("0")).map(|index| **index), Some(0));
+        links.on_listed(Some(&own), &own, Listing { objects: listing(2..3), unreadable: vec![named("0"), named("9")] });
+        assert_eq!(links.iter().map(|index| **index).collect::<Vec<_>>(), [0, 2], "one that could never be read is not there");
+        links.on_gone(Some(&own), &named("0"));
+        assert_eq!(links.iter().count(), 1);
+        let mut services = seen(&own, 0..3);
+        services.on_unreadable(Some(&own), &named("0"));
+        assert_eq!(services.iter().count(), 2, "a Service that has become an ExternalName");
     }
 
     #[test]

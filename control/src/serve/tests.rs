@@ -25,7 +25,7 @@ use tonic::Code;
 
 use super::*;
 use crate::build::{Built, View};
-use crate::observed::{BundleText, Facts, ObjectName, Observed, Seen};
+use crate::observed::{BundleText, Facts, ObjectName, Objects, Observed, Seen};
 use crate::publish::Publisher;
 
 const CALLER: &str = "spiffe://east.mesh/ns/isthmus-system/sa/mesh-mirror-controller";
@@ -143,7 +143,7 @@ fn exported(id: ServiceId) -> Exported {
 fn observed(issuer: &Issuer, bundles: &Bundles) -> Observed {
     fn one<T>(object: T) -> Seen<T> {
         let mut seen = Seen::default();
-        seen.on_listed(None, &"id-west".parse().unwrap(), [(ObjectName::default(), Arc::new(object))].into());
+        seen.on_listed(None, &"id-west".parse().unwrap(), Objects::from([(ObjectName::default(), Arc::new(object))]));
         seen
     }
     let (chain, key) = issuer.to_pem();

@@ -42,7 +42,7 @@ pub use kube::Client;
 /// # Errors
 /// When the kubeconfig can't be used, or there is none and this is no pod.
 pub async fn client(kubeconfig: Option<&(PathBuf, Option<String>)>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         None => kube::Config::incluster().context("no --kubeconfig was given, and this is no pod")?,
         Some((path, context)) => {
             let unusable = || format!("kubeconfig {} can't be used", path.display());
@@ -51,6 +51,8 @@ pub async fn client(kubeconfig: Option<&(PathBuf, Option<String>)>) -> anyhow::R
             kube::Config::from_custom_kubeconfig(read, &options).await.with_context(unusable)?
         }
     };
+    // A server that is only silent, as one whose machine has lost its power is, would hold a round up for ever.
+    (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE_MAX), true);
     Client::try_from(config).context("the Kubernetes client can't be made")
 }
 
@@ -92,7 +94,7 @@ impl World {
     #[must_use]
     pub fn watch(trust_domain: TrustDomain, client: &Client, changed: &Arc<Notify>, tasks: &mut Tasks) -> Self {
         let system = || Api::namespaced(client.clone(), well_known::SYSTEM_NAMESPACE);
-        let all = watcher::Config::default;
+        let all = || watcher::Config::default().timeout(WATCH_SECONDS);
         let ours = format!("{}={}", well_known::MANAGED_BY, well_known::MANAGED_BY_ISTHMUS);
         let gateways = format!("{SERVICE_NAME}={}", well_known::GATEWAY_SERVICE);
         let bundle = format!("metadata.name={}", well_known::BUNDLE);
@@ -269,6 +271,10 @@ impl Backoff for Pause {
     }
 }
 
+/// How long the API may say nothing: every watch of it has ended by then.
+const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
+/// After this time the API ends a watch, which goes on as another one.
+const WATCH_SECONDS: u32 = 60;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_LONGEST: Duration = Duration::from_secs(3);
