@@ -17,7 +17,7 @@ use mesh_names::{ServiceId, SpiffeId, TrustDomain};
 use mesh_topology::{Change, Grant, Import, Own, Peer, Snapshot};
 use mesh_trust::Bundles;
 
-use crate::observed::{self, Complete};
+use crate::observed::{self, Complete, Versions};
 
 /// All that control says, to its own cluster and to each peer.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Built {
     pub bundles: Bundles,
     /// What Exports tells, by the peer's trust domain.
     pub views: BTreeMap<TrustDomain, View>,
+    /// How new what it was built from is, by kind.
+    pub versions: BTreeMap<&'static str, Versions>,
 }
 
 /// What one peer may know.
@@ -70,7 +72,12 @@ pub fn build(complete: &Complete, imports: &Imports) -> Built {
     changes.extend(exports.into_iter().map(|(id, export)| Change::Export(id, Some(export))));
     changes.extend(services.into_iter().map(|(id, service)| Change::Service(id, Some(service))));
     changes.push(Change::Complete(complete.id.clone()));
-    Built { snapshot: Snapshot::empty(own(complete)).with(changes), bundles: bundles(complete, &peers), views }
+    Built {
+        snapshot: Snapshot::empty(own(complete)).with(changes),
+        bundles: bundles(complete, &peers),
+        views,
+        versions: complete.seen.versions(),
+    }
 }
 
 fn own(complete: &Complete) -> Own {

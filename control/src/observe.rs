@@ -166,12 +166,13 @@ where
     }
 
     async fn list(&self) -> Result<String, kube::Error> {
-        let mut fresh = Listing { objects: Objects::new(), unreadable: Vec::new() };
+        let mut fresh = Listing::from(Objects::new());
         let mut params = ListParams { field_selector: self.params.field_selector.clone(), ..ListParams::default() }.limit(PAGE);
         let version = loop {
             let page = self.api.list(&params).await?;
             for object in page.items {
                 let name = name_of(&object);
+                fresh.versions.changed = fresh.versions.changed.max(number(object.resource_version().as_deref()));
                 match (self.read)(object) {
                     Some(read) => drop(fresh.objects.insert(name, Arc::new(read))),
                     None => fresh.unreadable.push(name),
@@ -182,6 +183,7 @@ where
                 None => break page.metadata.resource_version.unwrap_or_default(),
             }
         };
+        fresh.versions.read_to = number(Some(&version)).max(fresh.versions.changed);
         let from = cluster_id(&self.client).await?;
         self.observer.change(|observed| {
             let own = observed.cluster_id.clone();
@@ -210,13 +212,16 @@ where
             match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                     version = object.resource_version().unwrap_or(version);
-                    self.set(object);
+                    self.set(object, &version);
                 }
                 Ok(WatchEvent::Deleted(object)) => {
                     version = object.resource_version().unwrap_or(version);
-                    self.gone(&name_of(&object));
+                    self.gone(&name_of(&object), &version);
                 }
-                Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
+                Ok(WatchEvent::Bookmark(bookmark)) => {
+                    version = bookmark.metadata.resource_version;
+                    self.observer.change(|observed| (self.table)(observed).on_read(number(Some(&version))));
+                }
                 Ok(WatchEvent::Error(status)) if status.code == GONE => return Ended::Forgotten,
                 Ok(WatchEvent::Error(status)) => {
                     tracing::warn!(%kind, message = %status.message, "watch failed");
@@ -231,7 +236,7 @@ where
         Ended::At(version)
     }
 
-    fn set(&self, object: K) {
+    fn set(&self, object: K, version: &str) {
         let name = name_of(&object);
         let read = (self.read)(object);
         self.observer.change(|observed| {
@@ -240,15 +245,22 @@ where
                 Some(read) => (self.table)(observed).on_set(own.as_ref(), name, read),
                 None => (self.table)(observed).on_unreadable(own.as_ref(), &name),
             }
+            (self.table)(observed).on_changed(number(Some(version)));
         });
     }
 
-    fn gone(&self, name: &ObjectName) {
+    fn gone(&self, name: &ObjectName, version: &str) {
         self.observer.change(|observed| {
             let own = observed.cluster_id.clone();
             (self.table)(observed).on_gone(own.as_ref(), name);
+            (self.table)(observed).on_changed(number(Some(version)));
         });
     }
+}
+
+/// A resourceVersion, which is a number that rises; zero for what is none, of which nothing is said.
+fn number(version: Option<&str>) -> u64 {
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 fn name_of<K: kube::Resource>(object: &K) -> ObjectName {

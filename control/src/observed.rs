@@ -17,7 +17,7 @@ use mesh_names::{
 use mesh_topology::ImportKind;
 use mesh_trust::{Bundle, Issuer};
 
-pub use self::seen::{Listing, ObjectName, Objects, Seen};
+pub use self::seen::{Listing, ObjectName, Objects, Seen, Versions};
 use crate::handles::Handles;
 
 /// Everything that the watches have seen. Clones share the tables.
@@ -109,6 +109,24 @@ impl Observed {
     pub fn own_bundle(&self) -> Option<Bundle> {
         let (facts, text) = (self.facts.only()?, self.bundle.only()?);
         Bundle::from_spiffe_json(facts.trust_domain.clone(), text.0.as_bytes()).ok()
+    }
+
+    /// How new what was seen of each kind is.
+    #[must_use]
+    pub fn versions(&self) -> BTreeMap<&'static str, Versions> {
+        BTreeMap::from([
+            ("services", self.services.versions()),
+            ("endpointslices", self.slices.versions()),
+            ("pods", self.pods.versions()),
+            ("namespaces", self.namespaces.versions()),
+            ("serviceexports", self.exports.versions()),
+            ("serviceimports", self.imports.versions()),
+            ("links", self.links.versions()),
+            ("peers", self.peers.versions()),
+            ("facts", self.facts.versions()),
+            ("bundle", self.bundle.versions()),
+            ("handles", self.handles.versions()),
+        ])
     }
 
     /// The kinds whose latest listing is held, and why.

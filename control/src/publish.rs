@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::build::Built;
+use crate::observed::Versions;
 
 /// Latest value per key, in the order of their changes.
 #[derive(Debug)]
@@ -152,6 +153,27 @@ struct Published {
     resources: Resources,
     bundle: Vec<u8>,
     peers: BTreeMap<TrustDomain, PeerLog>,
+    age: Arc<Age>,
+    exports_age: Arc<Age>,
+}
+
+/// How new a state is, by kind, as the wire has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Age {
+    /// The resourceVersions of the newest changes.
+    pub built_from: HashMap<String, String>,
+    /// The resourceVersions up to which everything was read.
+    pub read_to: HashMap<String, String>,
+}
+
+impl Age {
+    fn of<'a>(versions: impl Iterator<Item = (&'a &'static str, &'a Versions)> + Clone) -> Self {
+        let said = |of: fn(&Versions) -> u64| {
+            let known = versions.clone().map(|(kind, versions)| ((*kind).to_owned(), of(versions))).filter(|(_, version)| *version > 0);
+            known.map(|(kind, version)| (kind, version.to_string())).collect()
+        };
+        Self { built_from: said(|versions| versions.changed), read_to: said(|versions| versions.read_to) }
+    }
 }
 
 #[derive(Debug)]
@@ -165,6 +187,8 @@ struct PeerLog {
 pub struct Told {
     /// The own cluster.
     pub own: proto::Own,
+    /// How new it is.
+    pub age: Arc<Age>,
     /// The delta.
     pub delta: Delta<proto::ResourceKey, proto::Resource>,
 }
@@ -176,6 +200,8 @@ pub struct ToldPeer {
     pub cluster_id: String,
     /// The own bundle, SPIFFE JSON.
     pub bundle: Vec<u8>,
+    /// How new it is.
+    pub age: Arc<Age>,
     /// The delta.
     pub delta: Delta<proto::ServiceRef, proto::ExportedService>,
 }
@@ -200,7 +226,11 @@ impl Publisher {
             resources: Resources::default(),
             bundle: Vec::new(),
             peers: BTreeMap::new(),
+            age: Arc::default(),
+            exports_age: Arc::default(),
         });
+        next.age = Arc::new(Age::of(built.versions.iter()));
+        next.exports_age = Arc::new(Age::of(built.versions.iter().filter(|(kind, _)| EXPORTS_OF.contains(kind))));
         (next.own, next.trust_domain, next.bundle) = (own.into(), own.trust_domain.clone(), bundle);
         next.resources.replace(resources);
         next.peers.retain(|domain, _| built.views.contains_key(domain));
@@ -251,7 +281,7 @@ impl Publisher {
     pub fn discovery(&self, cursor: Option<u64>) -> Option<Told> {
         let published = self.published.lock();
         let published = published.as_ref()?;
-        Some(Told { own: published.own.clone(), delta: published.resources.since(cursor) })
+        Some(Told { own: published.own.clone(), age: Arc::clone(&published.age), delta: published.resources.since(cursor) })
     }
 
     /// What `caller` lacks; none when it is not the one identity that a peer names, or no longer.
@@ -263,6 +293,7 @@ impl Publisher {
         Some(ToldPeer {
             cluster_id: published.own.cluster_id.clone(),
             bundle: published.bundle.clone(),
+            age: Arc::clone(&published.exports_age),
             delta: peer.exported.since(cursor),
         })
     }
@@ -272,6 +303,8 @@ fn service_ref(of: &ServiceId) -> proto::ServiceRef {
     proto::ServiceRef { namespace: of.namespace().to_string(), name: of.name().to_string() }
 }
 
+/// What the exports of a cluster are built from: a peer is told of nothing else.
+const EXPORTS_OF: [&str; 6] = ["services", "endpointslices", "pods", "namespaces", "serviceexports", "peers"];
 /// Removals that are remembered for readers who were away; past it the older half is forgotten, and they get a full state.
 const REMOVALS_MAX: usize = 4096;
 

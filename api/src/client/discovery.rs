@@ -117,6 +117,8 @@ enum Broken {
     Stream(#[source] Box<tonic::Status>),
     #[error("control ended the discovery stream")]
     Ended,
+    #[error("this control is behind: another one is asked")]
+    Behind(#[source] Hold),
 }
 
 impl From<tonic::Status> for Broken {
@@ -165,15 +167,19 @@ impl Follower {
                     continue;
                 }
             };
-            self.retry.on_success();
             let version = update.version.clone();
-            self.take(update);
+            if let Some(why @ Hold::Older { .. }) = self.take(update) {
+                // It may catch up without a change to tell of, so waiting for one could take for ever.
+                return Err(Broken::Behind(why));
+            }
+            self.retry.on_success();
             // A full queue means that control does not read: a later ack says the same and more.
             let _ = requests.try_send(request(Message::Ack(self.ack(version))));
         }
     }
 
-    fn take(&mut self, update: proto::DiscoveryUpdate) {
+    /// Takes an update; returns why what it completes is held, if it is.
+    fn take(&mut self, update: proto::DiscoveryUpdate) -> Option<Hold> {
         let outcome = self.state.on_update(update);
         for error in &outcome.invalid {
             tracing::warn!(error = %Causes(error), "resource passed over");
@@ -184,7 +190,7 @@ impl Follower {
             self.changed.send_modify(|count| *count += 1);
             self.copy.dirty_since.get_or_insert_with(Instant::now);
         }
-        let now = Health { connected: true, held: outcome.held };
+        let now = Health { connected: true, held: outcome.held.clone() };
         self.health.send_if_modified(|health| {
             let changed = *health != now;
             if let Some(why) = now.held.as_ref().filter(|_| changed) {
@@ -193,6 +199,7 @@ impl Follower {
             *health = now;
             changed
         });
+        outcome.held
     }
 
     fn ack(&self, version: Option<proto::Version>) -> proto::Ack {

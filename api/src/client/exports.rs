@@ -11,7 +11,7 @@ use std::time::Duration;
 use mesh_names::{ClusterId, ServiceId};
 use tonic::transport::Channel;
 
-use super::hold::{self, Complete, Hold};
+use super::hold::{self, Age, Complete, Hold};
 use crate::connect::MESSAGE_MAX;
 use crate::proto;
 use crate::proto::exports_client::ExportsClient;
@@ -35,6 +35,7 @@ pub struct Exports {
 pub struct ExportsState {
     expected: ClusterId,
     kept: Option<Complete<Exports>>,
+    age: Age,
     coming: Option<Coming>,
     held: Option<Hold>,
 }
@@ -43,6 +44,7 @@ pub struct ExportsState {
 #[derive(Debug)]
 struct Coming {
     exports: Exports,
+    age: Age,
     complete: bool,
 }
 
@@ -58,6 +60,9 @@ pub enum FollowError {
     /// It says more than any cluster does.
     #[error("it exports more than {SERVICES_MAX} services")]
     TooMany,
+    /// It has not read as far as what is known already: another of its replicas may have.
+    #[error("the other side is behind")]
+    Behind(#[source] Hold),
 }
 
 impl From<tonic::Status> for FollowError {
@@ -70,7 +75,7 @@ impl ExportsState {
     /// Nothing told yet by the cluster with this id; a listing of any other is held.
     #[must_use]
     pub fn new(expected: ClusterId) -> Self {
-        Self { expected, kept: None, coming: None, held: None }
+        Self { expected, kept: None, age: Age::default(), coming: None, held: None }
     }
 
     /// The last complete state.
@@ -89,13 +94,18 @@ impl ExportsState {
     ///
     /// # Errors
     /// When the peer exports more than is taken.
-    pub fn on_update(&mut self, update: proto::ExportsUpdate) -> Result<Vec<Invalid>, FollowError> {
+    pub fn on_update(&mut self, mut update: proto::ExportsUpdate) -> Result<Vec<Invalid>, FollowError> {
         if update.full || (self.kept.is_none() && self.coming.is_none()) {
-            self.coming = Some(Coming { exports: Exports::nothing(self.expected.clone()), complete: false });
+            self.coming = Some(Coming { exports: Exports::nothing(self.expected.clone()), age: Age::default(), complete: false });
         }
+        let (built_from, read_to) = (std::mem::take(&mut update.built_from), std::mem::take(&mut update.read_to));
         match self.coming.take() {
-            Some(coming) => self.gather(coming, update),
+            Some(mut coming) => {
+                coming.age.take(built_from, read_to);
+                self.gather(coming, update)
+            }
             None => {
+                self.age.take(built_from, read_to);
                 let mut next = self.kept.as_ref().map_or_else(|| Exports::nothing(self.expected.clone()), |kept| kept.get().clone());
                 let invalid = next.take(update)?;
                 self.kept = Some(Complete::listed(next));
@@ -124,9 +134,9 @@ impl ExportsState {
             self.coming = Some(coming);
             return Ok(invalid);
         }
-        match self.check(&coming.exports) {
+        match self.check(&coming.exports).and_then(|()| self.age.check(&coming.age)) {
             Ok(()) => {
-                self.held = None;
+                (self.held, self.age) = (None, coming.age);
                 self.kept = Some(Complete::listed(coming.exports));
             }
             Err(why) => {
@@ -190,6 +200,10 @@ pub async fn follow(
         let update = updates.message().await?.ok_or(FollowError::Ended)?;
         let invalid = state.on_update(update)?;
         told(state, &invalid);
+        if let Some(why @ Hold::Older { .. }) = state.held() {
+            // It may catch up without a change to tell of, so waiting for one could take for ever.
+            return Err(FollowError::Behind(why.clone()));
+        }
     }
 }
 
@@ -228,6 +242,22 @@ mod tests {
         check(&mut state, update(true, &[], Some("other")), Some("a b c"));
         assert!(state.held().is_some());
         check(&mut state, update(true, &["c"], Some("east")), Some("c"));
+        assert!(state.held().is_none());
+    }
+
+    #[test]
+    fn an_older_listing_is_held() {
+        let mut state = ExportsState::new("east".parse().unwrap());
+        let said = |version: &str| [("exports".to_owned(), version.to_owned())].into();
+        let at = |version: &str, names: &[&str]| proto::ExportsUpdate { built_from: said(version), ..update(true, names, Some("east")) };
+        check(&mut state, at("6", &["a", "b"]), Some("a b"));
+        let withdrawn = proto::ServiceRef { namespace: "shop".into(), name: "b".into() };
+        let delta = proto::ExportsUpdate { removals: vec![withdrawn], built_from: said("7"), ..proto::ExportsUpdate::default() };
+        check(&mut state, delta, Some("a"));
+        check(&mut state, at("6", &["a", "b"]), Some("a"));
+        assert!(matches!(state.held(), Some(Hold::Older { known: 7, found: 6, .. })));
+        state.on_disconnect();
+        check(&mut state, proto::ExportsUpdate { read_to: said("7"), ..at("6", &["a", "c"]) }, Some("a c"));
         assert!(state.held().is_none());
     }
 

@@ -4,13 +4,13 @@
 //! and not held (see [`super::hold`]); deltas that arrive while it is gathered or held go into it. One wrong resource is passed over
 //! and never spoils the rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use mesh_names::{ClusterId, TrustDomain};
 use mesh_topology::{Change, Own, Snapshot};
 use mesh_trust::{Bundle, Bundles};
 
-use super::hold::{self, Hold};
+use super::hold::{self, Age, Hold};
 use crate::proto;
 use crate::translate::{self, Invalid, Told};
 
@@ -36,7 +36,7 @@ pub(super) struct Outcome {
 struct Known {
     snapshot: Snapshot,
     bundles: BTreeMap<TrustDomain, Bundle>,
-    built_from: HashMap<String, u64>,
+    age: Age,
     version: Option<proto::Version>,
     complete: Option<ClusterId>,
 }
@@ -97,6 +97,7 @@ impl State {
         let id = self.kept.complete.as_ref()?;
         let mut upserts = translate::said(&self.kept.snapshot);
         upserts.extend(self.kept.bundles.values().map(translate::bundle_said));
+        let (built_from, read_to) = self.kept.age.said();
         Some(proto::DiscoveryUpdate {
             version: self.kept.version.clone(),
             full: true,
@@ -104,7 +105,8 @@ impl State {
             removals: Vec::new(),
             own: Some(self.kept.snapshot.own().into()),
             complete: Some(proto::Complete { cluster_id: id.to_string() }),
-            built_from: self.kept.built_from.iter().map(|(kind, version)| (kind.clone(), version.to_string())).collect(),
+            built_from,
+            read_to,
         })
     }
 
@@ -121,7 +123,7 @@ impl State {
 impl Known {
     fn nothing(own: Own) -> Self {
         let snapshot = Snapshot::empty(own);
-        Self { snapshot, bundles: BTreeMap::new(), built_from: HashMap::new(), version: None, complete: None }
+        Self { snapshot, bundles: BTreeMap::new(), age: Age::default(), version: None, complete: None }
     }
 
     fn complete(&mut self, id: ClusterId) {
@@ -156,8 +158,7 @@ impl Known {
         }
         let changed = bundles_changed || !changes.is_empty();
         self.snapshot = self.snapshot.with(changes);
-        let read = update.built_from.into_iter().filter_map(|(kind, version)| Some((kind, version.parse().ok()?)));
-        self.built_from.extend(read);
+        self.age.take(update.built_from, update.read_to);
         self.version = update.version.or(self.version.take());
         changed
     }
@@ -166,12 +167,7 @@ impl Known {
         let Some(found) = &coming.complete else { return Ok(()) };
         let (objects, missing) = compare(&self.snapshot, &coming.snapshot);
         hold::check(self.complete.as_ref(), found, objects, missing)?;
-        for (kind, known) in &self.built_from {
-            if let Some(found) = coming.built_from.get(kind).filter(|found| *found < known) {
-                return Err(Hold::Older { kind: kind.clone(), known: *known, found: *found });
-            }
-        }
-        Ok(())
+        self.age.check(&coming.age)
     }
 }
 
@@ -307,8 +303,12 @@ mod tests {
         check(
             &mut state,
             full([2], "id", 6),
-            expect!["changed: false; s1; held: the listing is older than what is known already: Service at 6, known at 7"],
+            expect![
+                "changed: false; s1; held: the listing is older than what is known already: Service at 6, known at 7; if its cluster was restored from a copy, replace the pod that says this to accept it"
+            ],
         );
+        let read_further = proto::DiscoveryUpdate { read_to: [("Service".to_owned(), "7".to_owned())].into(), ..full([2], "id", 6) };
+        check(&mut state, read_further, expect!["changed: true; s2; "]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub struct Seen<T> {
     names: Names,
     broken: Broken,
     objects: Arc<Objects<T>>,
+    versions: Versions,
     held: Option<Held<T>>,
     complete: bool,
 }
@@ -53,6 +54,15 @@ enum Broken {
     Kept,
 }
 
+/// resourceVersions of one kind; zero when none is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// That of the newest change.
+    pub changed: u64,
+    /// That up to which everything was read.
+    pub read_to: u64,
+}
+
 /// A whole listing.
 #[derive(Debug)]
 pub struct Listing<T> {
@@ -60,17 +70,19 @@ pub struct Listing<T> {
     pub objects: Objects<T>,
     /// What could not.
     pub unreadable: Vec<ObjectName>,
+    /// How new it is.
+    pub versions: Versions,
 }
 
 impl<T> From<Objects<T>> for Listing<T> {
     fn from(objects: Objects<T>) -> Self {
-        Self { objects, unreadable: Vec::new() }
+        Self { objects, unreadable: Vec::new(), versions: Versions::default() }
     }
 }
 
 impl<T> Clone for Listing<T> {
     fn clone(&self) -> Self {
-        Self { objects: self.objects.clone(), unreadable: self.unreadable.clone() }
+        Self { objects: self.objects.clone(), unreadable: self.unreadable.clone(), versions: self.versions }
     }
 }
 
@@ -90,13 +102,14 @@ impl<T> Clone for Held<T> {
 impl<T> Clone for Seen<T> {
     fn clone(&self) -> Self {
         let (objects, held) = (Arc::clone(&self.objects), self.held.clone());
-        Self { names: self.names, broken: self.broken, objects, held, complete: self.complete }
+        Self { names: self.names, broken: self.broken, objects, versions: self.versions, held, complete: self.complete }
     }
 }
 
 impl<T> Default for Seen<T> {
     fn default() -> Self {
-        Self { names: Names::Chosen, broken: Broken::Gone, objects: Arc::default(), held: None, complete: false }
+        let (names, broken, versions) = (Names::Chosen, Broken::Gone, Versions::default());
+        Self { names, broken, objects: Arc::default(), versions, held: None, complete: false }
     }
 }
 
@@ -122,13 +135,17 @@ impl<T> Seen<T> {
             }
         }
         let fresh = &listing.objects;
+        let gone = self.objects.keys().filter(|known| !fresh.contains_key(*known)).count();
         let missing = match self.names {
-            Names::Chosen => self.objects.keys().filter(|known| !fresh.contains_key(*known)).count(),
+            Names::Chosen => gone,
             Names::Generated => self.objects.len().saturating_sub(fresh.len()),
         };
+        let versions = &mut listing.versions;
+        // When what is gone went is not known, only that it had by now; what went earlier was seen to go.
+        versions.changed = if gone > 0 { versions.read_to } else { versions.changed.max(self.versions.changed.min(versions.read_to)) };
         match hold::check(own, from, self.objects.len(), missing) {
             Ok(()) => {
-                (self.objects, self.held, self.complete) = (Arc::new(listing.objects), None, true);
+                (self.objects, self.versions, self.held, self.complete) = (Arc::new(listing.objects), listing.versions, None, true);
             }
             Err(why) => self.held = Some(Held { from: from.clone(), listing, why }),
         }
@@ -167,6 +184,29 @@ impl<T> Seen<T> {
                 self.reconsider(own);
             }
         }
+    }
+
+    /// What was set, gone or unreadable last had this version.
+    pub fn on_changed(&mut self, version: u64) {
+        self.on_read(version);
+        let versions = self.current();
+        versions.changed = versions.changed.max(version);
+    }
+
+    /// Everything up to this version was read.
+    pub fn on_read(&mut self, version: u64) {
+        let versions = self.current();
+        versions.read_to = versions.read_to.max(version);
+    }
+
+    /// The versions of the objects that are used.
+    #[must_use]
+    pub fn versions(&self) -> Versions {
+        self.versions
+    }
+
+    fn current(&mut self) -> &mut Versions {
+        self.held.as_mut().map_or(&mut self.versions, |held| &mut held.listing.versions)
     }
 
     /// The objects.
@@ -268,13 +308,35 @@ mod tests {
         links.on_listed(None, &own, listing(0..3));
         links.on_unreadable(Some(&own), &named("0"));
         assert_eq!(links.get(&named("0")).map(|index| **index), Some(0));
-        links.on_listed(Some(&own), &own, Listing { objects: listing(2..3), unreadable: vec![named("0"), named("9")] });
+        links.on_listed(Some(&own), &own, Listing { unreadable: vec![named("0"), named("9")], ..listing(2..3).into() });
         assert_eq!(links.iter().map(|index| **index).collect::<Vec<_>>(), [0, 2], "one that could never be read is not there");
         links.on_gone(Some(&own), &named("0"));
         assert_eq!(links.iter().count(), 1);
         let mut services = seen(&own, 0..3);
         services.on_unreadable(Some(&own), &named("0"));
         assert_eq!(services.iter().count(), 2, "a Service that has become an ExternalName");
+    }
+
+    #[test]
+    fn the_newest_change_is_told_apart_from_how_far_was_read() {
+        let own: ClusterId = "a".parse().unwrap();
+        let at = |names, changed, read_to| Listing { versions: Versions { changed, read_to }, ..listing(names).into() };
+        let mut seen: Seen<usize> = Seen::default();
+        let check = |seen: &Seen<usize>, changed, read_to| assert_eq!(seen.versions(), Versions { changed, read_to });
+        seen.on_listed(None, &own, at(0..12, 5, 20));
+        check(&seen, 5, 20);
+        seen.on_read(30);
+        check(&seen, 5, 30);
+        seen.on_gone(Some(&own), &named("0"));
+        seen.on_changed(33);
+        check(&seen, 33, 33);
+        seen.on_listed(Some(&own), &own, at(1..12, 5, 40));
+        check(&seen, 33, 40);
+        seen.on_listed(Some(&own), &own, at(2..12, 5, 50));
+        check(&seen, 50, 50);
+        seen.on_listed(Some(&own), &own, at(11..12, 5, 60));
+        seen.on_changed(61);
+        check(&seen, 50, 50);
     }
 
     #[test]

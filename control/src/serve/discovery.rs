@@ -125,8 +125,9 @@ impl Reader {
         if let Some(first) = updates.front_mut() {
             (first.full, first.own, first.removals) = (delta.full, own, removals);
         }
-        if let Some(last) = updates.back_mut().filter(|_| delta.full) {
-            last.complete = Some(proto::Complete { cluster_id: told.own.cluster_id });
+        if let Some(last) = updates.back_mut() {
+            (last.built_from, last.read_to) = (told.age.built_from.clone(), told.age.read_to.clone());
+            last.complete = delta.full.then_some(proto::Complete { cluster_id: told.own.cluster_id });
         }
         self.waiting = updates;
     }

@@ -100,8 +100,9 @@ impl Reader {
                 first.bundle.clone_from(&told.bundle);
             }
         }
-        if let Some(last) = updates.back_mut().filter(|_| delta.full) {
-            last.complete = Some(proto::Complete { cluster_id: told.cluster_id });
+        if let Some(last) = updates.back_mut() {
+            (last.built_from, last.read_to) = (told.age.built_from.clone(), told.age.read_to.clone());
+            last.complete = delta.full.then_some(proto::Complete { cluster_id: told.cluster_id });
         }
         (self.bundle, self.waiting) = (told.bundle, updates);
         Ok(())

@@ -25,7 +25,7 @@ use tonic::Code;
 
 use super::*;
 use crate::build::{Built, View};
-use crate::observed::{BundleText, Facts, ObjectName, Objects, Observed, Seen};
+use crate::observed::{BundleText, Facts, ObjectName, Objects, Observed, Seen, Versions};
 use crate::publish::Publisher;
 
 const CALLER: &str = "spiffe://east.mesh/ns/isthmus-system/sa/mesh-mirror-controller";
@@ -57,7 +57,7 @@ impl World {
         let own = Arc::new(ArcSwapOption::from_pointee(svid(&west, "spiffe://west.mesh/ns/isthmus-system/sa/mesh-control")));
         let listener = mesh_transport::tcp::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let publisher = Arc::new(Publisher::new("one".to_owned()));
+        let publisher = Arc::new(Publisher::new(uuid::Uuid::new_v4().to_string()));
         let services = Services {
             observer: Observer::of(observed(&west, &bundles)),
             registrar: Arc::new(Registrar::new(reviewer(), "isthmus".to_owned())),
@@ -74,6 +74,11 @@ impl World {
 
     /// Publishes an export of each of `names`, to a peer whose caller is `caller`.
     fn publish(&self, names: &[&str], caller: Option<&str>) {
+        self.publish_at(Versions::default(), names, caller);
+    }
+
+    /// The same, as what ServiceExports of these versions make.
+    fn publish_at(&self, versions: Versions, names: &[&str], caller: Option<&str>) {
         let id = |name: &str| ServiceId::parse("shop", name).unwrap();
         let own = Own { cluster: "west".parse().unwrap(), id: None, trust_domain: "west.mesh".parse().unwrap(), ranges: Vec::new() };
         let own = Own { id: Some("id-west".parse().unwrap()), ..own };
@@ -84,7 +89,8 @@ impl World {
         let exported = names.iter().map(|name| (id(name), Arc::new(exported(id(name))))).collect();
         let views = caller.map(|caller| ("east.mesh".parse::<TrustDomain>().unwrap(), View { caller: caller.parse().unwrap(), exported }));
         let snapshot = Snapshot::empty(own).with(names.iter().map(export));
-        self.publisher.publish(&Built { snapshot, bundles: self.bundles.clone(), views: views.into_iter().collect::<BTreeMap<_, _>>() });
+        let (bundles, views) = (self.bundles.clone(), views.into_iter().collect::<BTreeMap<_, _>>());
+        self.publisher.publish(&Built { snapshot, bundles, views, versions: [("serviceexports", versions)].into() });
     }
 
     fn connector(&self, caller: Option<Svid>) -> Connector {
@@ -210,6 +216,43 @@ async fn a_proxy_follows_the_cluster_from_a_full_state_through_deltas() {
     world.publish(&["web", "ledger"], None);
     let names = || snapshot.load().exports().map(|export| export.service.name().to_string()).collect::<std::collections::BTreeSet<_>>();
     until(&mut told.changed, || names() == ["ledger".to_owned(), "web".to_owned()].into()).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_is_behind_gives_no_withdrawn_export_back() {
+    let (ahead, behind) = (World::new().await, World::new().await);
+    let at = |changed, read_to| Versions { changed, read_to };
+    ahead.publish_at(at(7, 9), &["web"], None);
+    behind.publish_at(at(6, 6), &["web", "withdrawn"], None);
+    let (folder, own) = (tempfile::tempdir().unwrap(), "west".parse().unwrap());
+    let own = Own { cluster: own, id: None, trust_domain: "west.mesh".parse().unwrap(), ranges: Vec::new() };
+    let follow = |world: &World| {
+        let (told, follower) = discovery::follow(Follow {
+            control: vec![world.address.to_string().parse().unwrap()],
+            connector: world.connector(Some(svid(&world.west, WEB))),
+            kinds: Vec::new(),
+            own: own.clone(),
+            bundles: Bundles::default().shared(),
+            state_dir: Some(folder.path().to_owned()),
+        });
+        let (trigger, drain) = mesh_runtime::drain::channel(Duration::ZERO);
+        let mut tasks = Tasks::new();
+        tasks.spawn(follower.run(drain));
+        (told, trigger, tasks)
+    };
+    let exported = |told: &discovery::Discovery| told.snapshot.load().exports().count();
+    let (mut told, trigger, mut tasks) = follow(&ahead);
+    tokio::time::timeout(DEADLINE, told.complete()).await.unwrap();
+    assert_eq!(exported(&told), 1);
+    trigger.start();
+    tasks.finish(tokio::time::Instant::now() + DEADLINE).await;
+    let (mut told, _trigger, _tasks) = follow(&behind);
+    tokio::time::timeout(DEADLINE, told.health.wait_for(|health| health.held.is_some())).await.unwrap().unwrap();
+    assert_eq!(exported(&told), 1, "what is older is refused");
+    // It has caught up.
+    behind.publish_at(at(7, 7), &["web"], None);
+    tokio::time::timeout(DEADLINE, told.health.wait_for(|health| health.connected && health.held.is_none())).await.unwrap().unwrap();
+    assert_eq!(exported(&told), 1);
 }
 
 #[tokio::test]
