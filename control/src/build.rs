@@ -9,6 +9,7 @@ mod remote;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_api::client::imports::Imports;
@@ -17,7 +18,7 @@ use mesh_names::{ServiceId, SpiffeId, TrustDomain};
 use mesh_topology::{Change, Grant, Import, Own, Peer, Snapshot};
 use mesh_trust::Bundles;
 
-use crate::observed::{self, Complete, Versions};
+use crate::observed::{self, Complete, ObjectName, Versions};
 
 /// All that control says, to its own cluster and to each peer.
 #[derive(Clone, Debug)]
@@ -46,12 +47,16 @@ pub(crate) struct Context<'a> {
     pub(crate) complete: &'a Complete,
     pub(crate) imports: &'a Imports,
     slices: BTreeMap<&'a ServiceId, Vec<&'a observed::Slice>>,
+    /// The pods with a proxy, by their addresses.
+    meshed: BTreeMap<IpAddr, NamedPod<'a>>,
 }
+
+type NamedPod<'a> = (&'a ObjectName, &'a observed::Pod);
 
 /// Computes what control says.
 #[must_use]
 pub fn build(complete: &Complete, imports: &Imports) -> Built {
-    let context = Context { complete, imports, slices: slices(complete) };
+    let context = Context { complete, imports, slices: slices(complete), meshed: meshed(complete) };
     let peers = peers(complete);
     let services = context.services();
     let exports = context.exports(&services);
@@ -95,6 +100,11 @@ fn slices(complete: &Complete) -> BTreeMap<&ServiceId, Vec<&observed::Slice>> {
         slices.entry(&slice.service).or_default().push(slice);
     }
     slices
+}
+
+fn meshed(complete: &Complete) -> BTreeMap<IpAddr, NamedPod<'_>> {
+    let pods = complete.seen.pods.entries().filter(|(_, pod)| pod.inbound.is_some());
+    pods.flat_map(|(name, pod)| pod.addresses.iter().map(move |address| (*address, (name, pod.as_ref())))).collect()
 }
 
 /// Each peer by its trust domain. One that claims the own trust domain is none, and of two that claim the same one the first by name is.

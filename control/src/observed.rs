@@ -264,6 +264,8 @@ pub struct Pod {
     pub uid: EndpointName,
     /// Its service account.
     pub account: Box<str>,
+    /// The addresses that are its own: none when it shares its node's, or has ended.
+    pub addresses: Vec<IpAddr>,
     /// Where its inbound proxy listens; none when it has no proxy.
     pub inbound: Option<TunnelPort>,
 }

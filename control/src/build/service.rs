@@ -51,24 +51,28 @@ impl Context<'_> {
         }
     }
 
-    /// An endpoint that is no pod (somebody wrote the slice) is named by its address and has no proxy. One whose pod is not known, not yet
-    /// or not any more, is left out: to say that it has no proxy would let callers speak to it in plain text.
+    /// An endpoint that is no pod (somebody wrote the slice) is named by its address and has no proxy, unless a pod with a proxy has that
+    /// address: then it is that pod. One whose pod is not known, not yet or not any more, is left out: to say that it has no proxy would let
+    /// callers speak to it in plain text.
     fn endpoint(&self, service: &ServiceId, of: &observed::SliceEndpoint, ports: &BTreeMap<ServicePort, AppPort>) -> Option<Endpoint> {
-        let pod = match &of.pod {
-            None => None,
+        let (namespace, pod) = match &of.pod {
+            None => match self.meshed.get(&of.address) {
+                None => (service.namespace().clone(), None),
+                Some((name, pod)) => (name.namespace.parse().ok()?, Some(*pod)),
+            },
             Some(known) => {
-                let pod = self.complete.seen.pods.get(&known.name)?;
+                let pod = self.complete.seen.pods.get(&known.name)?.as_ref();
                 if known.uid.as_ref().is_some_and(|uid| *uid != pod.uid) {
                     return None;
                 }
-                Some(pod)
+                (service.namespace().clone(), Some(pod))
             }
         };
         let name = pod.map_or_else(|| of.address.to_string().parse().ok(), |pod| Some(pod.uid.clone()))?;
         let account = pod.map_or(NO_ACCOUNT, |pod| &pod.account);
         Some(Endpoint {
             handle: self.complete.handles.of(&name),
-            identity: SpiffeId::workload(&self.complete.facts.trust_domain, service.namespace(), account).ok()?,
+            identity: SpiffeId::workload(&self.complete.facts.trust_domain, &namespace, account).ok()?,
             name,
             address: of.address,
             ports: ports.clone(),

@@ -46,9 +46,11 @@ impl World {
         });
         let ports = vec![SlicePort { name: "http".into(), number: "8080".parse().unwrap(), protocol: mesh_names::Protocol::Http }];
         self.slices.push(Slice { service: id, ports, endpoints: endpoints.collect() });
+        let known = self.pods.len();
         for (pod, account, proxied) in pods {
             let inbound = proxied.then(|| "4143".parse().unwrap());
-            self.pods.push((pod, Pod { uid: format!("uid-{pod}").parse().unwrap(), account: (*account).into(), inbound }));
+            let addresses = vec![self.slices.last().unwrap().endpoints[self.pods.len() - known].address];
+            self.pods.push((pod, Pod { uid: format!("uid-{pod}").parse().unwrap(), account: (*account).into(), addresses, inbound }));
         }
         self
     }
@@ -200,10 +202,26 @@ fn a_pod_of_two_address_families_is_one_endpoint() {
 #[test]
 fn an_endpoint_that_is_no_pod_is_plain_and_named_by_its_address() {
     let mut world = World::default().service("web", &[("web-0", "web", true)]);
-    world.slices[0].endpoints[0].pod = None;
+    (world.slices[0].endpoints[0].pod, world.slices[0].endpoints[0].address) = (None, "127.1.70.0".parse().unwrap());
     let built = world.built();
     let service = built.snapshot.service(&shop("web")).unwrap();
-    assert_eq!((service.endpoints[0].name.as_str(), service.endpoints[0].mesh), ("127.1.64.0", Mesh::Plain));
+    assert_eq!((service.endpoints[0].name.as_str(), service.endpoints[0].mesh), ("127.1.70.0", Mesh::Plain));
+}
+
+#[test]
+fn an_address_that_somebody_wrote_into_a_slice_is_the_pod_with_a_proxy_that_has_it() {
+    let mut world = World::default().service("web", &[("web-0", "web", true), ("web-1", "plain", false)]);
+    for endpoint in &mut world.slices[0].endpoints {
+        endpoint.pod = None;
+    }
+    world.slices[0].service = shop("by-hand");
+    world.services.push(plain("by-hand", "127.1.128.2"));
+    let built = world.built();
+    let endpoints = &built.snapshot.service(&shop("by-hand")).unwrap().endpoints;
+    let found = |name: &str| endpoints.iter().find(|endpoint| endpoint.name.as_str() == name).map(|endpoint| endpoint.mesh);
+    assert_eq!((found("uid-web-0"), found("127.1.64.1")), (Some(Mesh::Proxy("4143".parse().unwrap())), Some(Mesh::Plain)));
+    let called = endpoints.iter().find(|endpoint| endpoint.mesh != Mesh::Plain).unwrap();
+    assert_eq!(called.identity.as_str(), "spiffe://west.mesh/ns/shop/sa/web");
 }
 
 #[test]

@@ -152,8 +152,13 @@ pub(super) fn pod(of: core::Pod) -> Option<Pod> {
         let said = annotations.get(INBOUND_PORT).and_then(|port| parsed::<TunnelPort>("pod.inbound-port", port));
         said.or_else(|| INBOUND_PORT_DEFAULT.try_into().ok())
     });
+    let status = of.status.unwrap_or_default();
+    let has_ended = status.phase.as_deref().is_some_and(|phase| ["Succeeded", "Failed"].contains(&phase));
+    let shares_addresses = spec.host_network == Some(true) || has_ended;
+    let addresses = status.pod_ips.unwrap_or_default().into_iter().map(|one| one.ip).chain(status.pod_ip).filter(|_| !shares_addresses);
     Some(Pod {
         uid: parsed("pod.uid", &of.metadata.uid?)?,
+        addresses: addresses.filter_map(|address| parsed("pod.podIPs", &address)).collect(),
         account: spec.service_account_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned()).into(),
         inbound: inbound.flatten(),
     })
@@ -308,6 +313,23 @@ mod tests {
         .unwrap();
         change(&mut spec);
         link(crd::Link::new("east", spec))
+    }
+
+    #[test]
+    fn a_pod_has_the_addresses_that_nobody_shares_with_it() {
+        let check = |network: bool, phase: &str, expected: &[&str]| {
+            let pod: core::Pod = serde_json::from_value(json!({
+                "metadata": { "uid": "uid-web" },
+                "spec": { "containers": [], "hostNetwork": network },
+                "status": { "phase": phase, "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] },
+            }))
+            .unwrap();
+            let read: std::collections::BTreeSet<String> = super::pod(pod).unwrap().addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(read, expected.iter().map(|address| (*address).to_owned()).collect());
+        };
+        check(false, "Running", &["10.0.0.1", "fd00::1"]);
+        check(true, "Running", &[]);
+        check(false, "Succeeded", &[]);
     }
 
     #[test]

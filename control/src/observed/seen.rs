@@ -214,6 +214,11 @@ impl<T> Seen<T> {
         self.objects.values()
     }
 
+    /// The objects and their names.
+    pub fn entries(&self) -> impl Iterator<Item = (&ObjectName, &Arc<T>)> {
+        self.objects.iter()
+    }
+
     /// One object.
     #[must_use]
     pub fn get(&self, name: &ObjectName) -> Option<&Arc<T>> {
