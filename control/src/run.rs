@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::accept::{self, OwnSvid};
+use crate::accept::{self, Acceptor, Limits, OwnSvid};
 use crate::apply;
 use crate::build::build;
 use crate::config::{ClusterAccess, Config, Flags};
@@ -149,7 +149,8 @@ impl Control {
         tasks.spawn(building.run());
         tasks.spawn(self.admin.run());
         let (connections, incoming) = mpsc::channel(ACCEPTED_MAX);
-        tasks.spawn(accept::accept(self.listener, own, verifier, connections, drain.clone()));
+        let (denied, limits) = (self.metrics.denied.clone(), Limits::default());
+        tasks.spawn(accept::accept(self.listener, Acceptor { own, verifier, denied, to: connections, limits }, drain.clone()));
         let registrar = Arc::new(Registrar::new(self.client, self.config.token_audience));
         let services = Services { observer, registrar, publisher, metrics: self.metrics, drain: drain.clone() };
         tokio::select! {

@@ -24,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::*;
+use crate::accept::{Acceptor, Limits};
 use crate::build::{Built, View};
 use crate::observed::{BundleText, Facts, ObjectName, Objects, Observed, Seen, Versions};
 use crate::publish::Publisher;
@@ -45,6 +46,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
         let root = Root::generate("root", now(), HOUR * 24).unwrap();
         let issuer = |domain: &str| root.issuer_for(&domain.parse().unwrap(), now(), HOUR * 12).unwrap();
         let bundle = |domain: &str| Bundle::new(domain.parse().unwrap(), 1, vec![root.certificate().clone()]).unwrap();
@@ -67,7 +72,8 @@ impl World {
         };
         let mut tasks = Tasks::new();
         let (connections, incoming) = mpsc::channel(8);
-        tasks.spawn(crate::accept::accept(listener, own, verifier, connections, Drain::never()));
+        let acceptor = Acceptor { own, verifier, denied: metrics.denied.clone(), to: connections, limits };
+        tasks.spawn(crate::accept::accept(listener, acceptor, Drain::never()));
         tasks.spawn(async move { services.serve(ReceiverStream::new(incoming)).await.unwrap() });
         Self { address, publisher, metrics, west, east, bundles, _tasks: tasks }
     }
@@ -101,6 +107,14 @@ impl World {
 
     async fn channel(&self, caller: Option<Svid>) -> tonic::transport::Channel {
         self.connector(caller).channel(&self.address.to_string().parse().unwrap()).await.unwrap()
+    }
+
+    /// A connection without a certificate.
+    async fn stranger(&self) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        let control = Expected::only("spiffe://west.mesh/ns/isthmus-system/sa/mesh-control".parse().unwrap());
+        let config = client_config(None, &Verifier::fixed(self.bundles.clone()), control, &[CONTROL_ALPN]);
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        tokio_rustls::TlsConnector::from(config).connect(mesh_trust::tls::server_name(), stream).await.unwrap()
     }
 
     async fn check_discovery_refused(&self, caller: Option<Svid>, code: Code, reason: &'static str) {
@@ -293,6 +307,27 @@ async fn exports_are_for_the_one_identity_that_a_peer_names_and_end_with_the_pee
     assert!(ended.to_string().contains("no peer names this identity"), "{ended}");
     let told = state.exports().unwrap().get();
     assert_eq!((told.lease, told.bundle.is_empty()), (Duration::from_secs(30), false));
+}
+
+#[tokio::test]
+async fn a_connection_without_a_certificate_gets_little_room_and_little_time() {
+    use tokio::io::AsyncReadExt as _;
+    let world = World::with(Limits { strangers: 1, stranger_life: Duration::from_secs(3), ..Limits::default() }).await;
+    world.publish(&["web"], None);
+    let web = world.channel(Some(svid(&world.west, WEB))).await;
+    // It says nothing, and the other end's closing ends the reading.
+    let idle = |mut stream: tokio_rustls::client::TlsStream<_>| async move {
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("it is closed");
+    };
+    let first = world.stranger().await;
+    idle(world.stranger().await).await;
+    assert_eq!(world.metrics.denied.counted("too-many-connections"), 1);
+    idle(first).await;
+    let subscribe = proto::DiscoveryRequest { message: Some(proto::discovery_request::Message::Subscribe(proto::Subscribe::default())) };
+    let requests = futures_util::StreamExt::chain(tokio_stream::once(subscribe), tokio_stream::pending());
+    let mut updates = DiscoveryClient::new(web).stream(requests).await.unwrap().into_inner();
+    assert!(updates.message().await.unwrap().is_some(), "who has one is served on");
+    assert_eq!(world.issue("shop/web/isthmus", false).await.unwrap().id().as_str(), WEB, "and there is room again");
 }
 
 #[tokio::test]
