@@ -36,7 +36,7 @@ pub(crate) async fn handle(local: &Local, stream: StdTcpStream, connection: Perm
         Err(error) => return denied_handshake(local, &error),
     };
     let snapshot = parts.snapshot.load_full();
-    let Some(asker) = Asker::of(&snapshot, peer.id()) else { return denied.count("unknown_peer") };
+    let Some(asker) = Asker::of(&snapshot, peer.id()) else { return denied.count("unknown-peer") };
     let quota = local.shared.quota.tunnel(peer.id().trust_domain());
     let (request, pending) = match tunnel::accept(io, parts.settings.limits.request).await {
         Ok(accepted) => accepted,
@@ -80,7 +80,7 @@ async fn watched(local: &Local, pending: Pending<Outer>, tunnel: &mut Tunnel, pe
 async fn to_control(local: &Local, pending: Pending<Outer>, tunnel: &mut Tunnel, peer: &VerifiedPeer) {
     let joined = local.shared.quota.joined();
     let Some(control) = dial_control(local).await else {
-        return refuse(local, pending, tunnel, Refusal { status: Status::NoEndpoint, reason: "control_unreachable" }).await;
+        return refuse(local, pending, tunnel, Refusal { status: Status::NoEndpoint, reason: "control-unreachable" }).await;
     };
     tunnel.answered(Status::Accepted);
     let Ok(io) = pending.accept(&TunnelReply::accepted(None)).await else { return };
@@ -143,7 +143,7 @@ async fn joined(
             Some(Verdict::Join(other)) => join = other,
             Some(Verdict::Refuse(refusal)) => return refuse(local, pending, tunnel, refusal).await,
             Some(Verdict::Control | Verdict::Watch) | None => {
-                let refusal = Refusal { status: Status::NoEndpoint, reason: "endpoint_unreachable" };
+                let refusal = Refusal { status: Status::NoEndpoint, reason: "endpoint-unreachable" };
                 return refuse(local, pending, tunnel, refusal).await;
             }
         }
@@ -177,7 +177,7 @@ async fn hold<T>(local: &Local, peer: &VerifiedPeer, held: &Held, work: impl Fut
             None
         }
         () = tokio::time::sleep(life) => {
-            denied.count("svid_ended");
+            denied.count("svid-ended");
             None
         }
         () = local.shared.drain.ended() => None,
@@ -238,8 +238,8 @@ fn denied_handshake(local: &Local, error: &TlsError) {
     match error {
         // The verifier has counted it, by its own reason.
         TlsError::Refused(_) => {}
-        TlsError::TooSlow => denied.count("handshake_timeout"),
-        TlsError::Broken(_) => denied.count("handshake_failed"),
+        TlsError::TooSlow => denied.count("handshake-timeout"),
+        TlsError::Broken(_) => denied.count("handshake-failed"),
         TlsError::Protocol { .. } => denied.count("alpn"),
     }
     tracing::debug!(%error, "tunnel handshake failed");
@@ -247,9 +247,9 @@ fn denied_handshake(local: &Local, error: &TlsError) {
 
 fn reason_of(error: &TunnelError) -> &'static str {
     match error {
-        TunnelError::TooSlow(_) => "request_timeout",
-        TunnelError::Malformed(_) => "request_malformed",
-        TunnelError::Broken(_) | TunnelError::Connect { .. } | TunnelError::Tls { .. } | TunnelError::Refused(_) => "request_broken",
+        TunnelError::TooSlow(_) => "request-timeout",
+        TunnelError::Malformed(_) => "request-malformed",
+        TunnelError::Broken(_) | TunnelError::Connect { .. } | TunnelError::Tls { .. } | TunnelError::Refused(_) => "request-broken",
     }
 }
 

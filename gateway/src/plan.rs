@@ -80,11 +80,11 @@ pub(crate) fn decide(
         Target::Control(control) => match (asker, control) {
             (Asker::Peer(peer), Control::Exports | Control::Bundle) if peer.control_caller == *id => Verdict::Control,
             (Asker::Peer(_) | Asker::Own, Control::Exports | Control::Bundle | Control::Operations) => {
-                refuse(Status::Denied, "control_caller")
+                refuse(Status::Denied, "control-caller")
             }
         },
         Target::Export(export) => match asker {
-            Asker::Own => refuse(Status::NotExportedOrUnknown, "not_exported"),
+            Asker::Own => refuse(Status::NotExportedOrUnknown, "not-exported"),
             Asker::Peer(peer) => join(snapshot, peer, export, (loads, draw)),
         },
     }
@@ -93,7 +93,7 @@ pub(crate) fn decide(
 fn join(snapshot: &Snapshot, peer: &Peer, export: &Export, chance: (&Loads, Draw)) -> Verdict {
     let name = ExportName { cluster: export.cluster.clone(), service: export.service.clone(), port: export.port };
     match snapshot.deliver(&peer.trust_domain, &name, export.handle.as_ref(), chance) {
-        Ok(delivery) if delivery.is_plain() => refuse(Status::NoEndpoint, "no_proxy"),
+        Ok(delivery) if delivery.is_plain() => refuse(Status::NoEndpoint, "no-proxy"),
         Ok(delivery) => Verdict::Join(Join {
             address: delivery.address(),
             endpoint: delivery.endpoint.name.clone(),
@@ -118,11 +118,11 @@ fn refuse(status: Status, reason: &'static str) -> Verdict {
 /// Whether an open tunnel may go on under `snapshot`. An endpoint that is no longer listed does not end it: its own proxy drains, and a
 /// connection that is up cannot reach another.
 pub(crate) fn still_allowed(snapshot: &Snapshot, id: &SpiffeId, held: &Held) -> Result<(), &'static str> {
-    let Some(asker) = Asker::of(snapshot, id) else { return Err("unknown_peer") };
+    let Some(asker) = Asker::of(snapshot, id) else { return Err("unknown-peer") };
     match (held, asker) {
         (Held::Watch, Asker::Own | Asker::Peer(_)) => Ok(()),
         (Held::Control, Asker::Peer(peer)) if peer.control_caller == *id => Ok(()),
-        (Held::Control, Asker::Own | Asker::Peer(_)) => Err("control_caller"),
+        (Held::Control, Asker::Own | Asker::Peer(_)) => Err("control-caller"),
         (Held::Export(join), Asker::Own | Asker::Peer(_)) => match snapshot.still_delivers(id.trust_domain(), &join.export, &join.handle) {
             Ok(()) | Err(RefusedDelivery::NoEndpoint) => Ok(()),
             Err(refused @ (RefusedDelivery::UnknownPeer | RefusedDelivery::NotExportedOrUnknown)) => Err(refused.reason()),

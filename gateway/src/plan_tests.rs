@@ -93,16 +93,16 @@ const MIRROR: &str = "west.mesh/ns/isthmus-system/sa/mesh-mirror-controller";
 fn a_peer_is_joined_to_what_it_may_import_and_to_nothing_else() {
     check(FRONT, &export("east-id", "shop/cart", "80", None), "join 127.1.64.1:4143 eastcart0");
     check(FRONT, &export("east-id", "shop/cart", "80", Some("eastcart0")), "join 127.1.64.1:4143 eastcart0");
-    check(FRONT, &export("east-id", "shop/cart", "80", Some("eastcart9")), "no-endpoint: no_endpoint");
-    check(FRONT, &export("east-id", "shop/cart", "8080", None), "not-exported-or-unknown: not_exported");
-    check(FRONT, &export("east-id", "shop/nothing", "80", None), "not-exported-or-unknown: not_exported");
-    check(FRONT, &export("west-id", "shop/cart", "80", None), "not-exported-or-unknown: not_exported");
+    check(FRONT, &export("east-id", "shop/cart", "80", Some("eastcart9")), "no-endpoint: no-endpoint");
+    check(FRONT, &export("east-id", "shop/cart", "8080", None), "not-exported-or-unknown: not-exported");
+    check(FRONT, &export("east-id", "shop/nothing", "80", None), "not-exported-or-unknown: not-exported");
+    check(FRONT, &export("west-id", "shop/cart", "80", None), "not-exported-or-unknown: not-exported");
 }
 
 #[test]
 fn the_own_trust_domain_may_watch_and_no_stranger_gets_in() {
     check("east.mesh/ns/shop/sa/front", &TunnelRequest::new(Target::Watch), "watch");
-    check("east.mesh/ns/shop/sa/front", &export("east-id", "shop/cart", "80", None), "not-exported-or-unknown: not_exported");
+    check("east.mesh/ns/shop/sa/front", &export("east-id", "shop/cart", "80", None), "not-exported-or-unknown: not-exported");
     check("mars.mesh/ns/shop/sa/front", &TunnelRequest::new(Target::Watch), "nobody");
 }
 
@@ -110,9 +110,9 @@ fn the_own_trust_domain_may_watch_and_no_stranger_gets_in() {
 fn control_services_are_for_the_one_caller_that_the_peer_object_names() {
     check(MIRROR, &control(Control::Exports), "control");
     check(MIRROR, &control(Control::Bundle), "control");
-    check(MIRROR, &control(Control::Operations), "denied: control_caller");
-    check(FRONT, &control(Control::Exports), "denied: control_caller");
-    check("east.mesh/ns/isthmus-system/sa/mesh-mirror-controller", &control(Control::Exports), "denied: control_caller");
+    check(MIRROR, &control(Control::Operations), "denied: control-caller");
+    check(FRONT, &control(Control::Exports), "denied: control-caller");
+    check("east.mesh/ns/isthmus-system/sa/mesh-mirror-controller", &control(Control::Exports), "denied: control-caller");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_draining_gateway_only_watches() {
 
 #[test]
 fn an_endpoint_without_a_proxy_is_not_joined() {
-    assert_eq!(told(&snapshot(Mesh::Plain), FRONT, &export("east-id", "shop/cart", "80", None), false), "no-endpoint: no_proxy");
+    assert_eq!(told(&snapshot(Mesh::Plain), FRONT, &export("east-id", "shop/cart", "80", None), false), "no-endpoint: no-proxy");
 }
 
 #[test]
@@ -151,11 +151,11 @@ fn an_open_tunnel_ends_with_its_export_or_its_peer_but_not_with_its_endpoint() {
     let (service, held) = (join.export.service.clone(), Held::Export(Box::new(join)));
     let after = |change| still_allowed(&snapshot.with([change]), &id(FRONT), &held);
     assert_eq!(still_allowed(&snapshot, &id(FRONT), &held), Ok(()));
-    assert_eq!(after(Change::Export(service.clone(), None)), Err("not_exported"));
-    assert_eq!(after(Change::Peer("west.mesh".parse().unwrap(), None)), Err("unknown_peer"));
+    assert_eq!(after(Change::Export(service.clone(), None)), Err("not-exported"));
+    assert_eq!(after(Change::Peer("west.mesh".parse().unwrap(), None)), Err("unknown-peer"));
     let mut emptied = Service::clone(snapshot.service(&service).unwrap());
     emptied.endpoints.clear();
     assert_eq!(after(Change::Service(service, Some(emptied))), Ok(()));
-    assert_eq!(still_allowed(&snapshot, &id(FRONT), &Held::Control), Err("control_caller"));
+    assert_eq!(still_allowed(&snapshot, &id(FRONT), &Held::Control), Err("control-caller"));
     assert_eq!(still_allowed(&snapshot, &id(MIRROR), &Held::Control), Ok(()));
 }

@@ -75,7 +75,7 @@ async fn accept_all(listener: &TcpListener, shared: &Shared, workers: &Workers<J
         match listener.accept().await {
             Ok((stream, _)) => match shared.quota.connection() {
                 Some(permit) => hand(shared, workers, stream.into_std().map(|stream| Job::Tunnel(stream, permit))),
-                None => shared.parts.metrics.denied.count("too_many_connections"),
+                None => shared.parts.metrics.denied.count("too-many-connections"),
             },
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
@@ -91,7 +91,7 @@ pub(crate) fn hand(shared: &Shared, workers: &Workers<Job>, job: io::Result<Job>
     if let Ok(job) = job
         && workers.hand(job).is_err()
     {
-        shared.parts.metrics.denied.count("workers_full");
+        shared.parts.metrics.denied.count("workers-full");
     }
 }
 

@@ -47,7 +47,7 @@ fn what_is_not_exported_and_what_does_not_exist_get_the_same_answer_and_are_coun
             let error = pool.checkout(&world.plan(service)).await.unwrap_err();
             assert_eq!((error.stage, error.status()), (Stage::Dial, Some(Status::NotExportedOrUnknown)));
         }
-        assert_eq!(world.denied("not_exported"), 2);
+        assert_eq!(world.denied("not-exported"), 2);
         let metrics = world.metrics();
         assert!(metrics.contains(r#"dst_service="other",status="not-exported-or-unknown"} 2"#), "{metrics}");
     });
@@ -60,7 +60,7 @@ fn accepted_is_said_only_after_the_endpoint_was_dialled() {
         world.stop_inbound();
         let error = world.pool(FRONT).checkout(&world.plan("shop/cart")).await.unwrap_err();
         assert_eq!((error.stage, error.status()), (Stage::Dial, Some(Status::NoEndpoint)));
-        assert_eq!(world.denied("endpoint_unreachable"), 1);
+        assert_eq!(world.denied("endpoint-unreachable"), 1);
     });
 }
 
@@ -88,7 +88,7 @@ fn a_peer_that_is_unlinked_loses_its_tunnels_and_gets_no_new_one() {
         world.change([Change::Peer("west.mesh".parse().unwrap(), None)]);
         tokio::time::timeout(Duration::from_secs(2), lease.session().ended()).await.expect("within 2 s");
         assert!(pool.checkout(&world.plan("shop/cart")).await.is_err());
-        eventually("the refusal", || world.denied("unknown_peer") == 1).await;
+        eventually("the refusal", || world.denied("unknown-peer") == 1).await;
     });
 }
 
@@ -123,13 +123,13 @@ fn a_connection_that_is_no_tunnel_is_refused_and_counted() {
         let mut plain = TcpStream::connect(world.gateway().address).await.unwrap();
         plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let _ = plain.read_to_end(&mut Vec::new()).await;
-        eventually("plain text", || world.denied("handshake_failed") == 1).await;
+        eventually("plain text", || world.denied("handshake-failed") == 1).await;
         let identity = world.identity(FRONT);
         let stream = TcpStream::connect(world.gateway().address).await.unwrap();
         let expected = mesh_trust::Expected::only(world.gateway().identity);
         let (mut tls, _) = identity.connect(stream, expected, mesh_transport::TUNNEL_ALPN).await.unwrap();
         tls.write_all(&[0xff; 64]).await.unwrap();
-        eventually("no message", || world.denied("request_malformed") == 1).await;
+        eventually("no message", || world.denied("request-malformed") == 1).await;
     });
 }
 
@@ -184,7 +184,7 @@ fn control_is_reached_by_the_named_caller_only() {
         assert_eq!(&answer, b"control!");
         let refused = open(&world, FRONT, Target::Control(Control::Exports)).await.unwrap_err();
         assert!(matches!(refused, TunnelError::Refused(reply) if reply.status == Status::Denied));
-        assert_eq!(world.denied("control_caller"), 1);
+        assert_eq!(world.denied("control-caller"), 1);
     });
 }
 

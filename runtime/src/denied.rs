@@ -1,6 +1,7 @@
 //! What was refused, and why: the one metric family `mesh_denied_total{component, reason}`.
 //!
-//! Both labels are constants of the code, never a peer's text, so the number of series is bounded. Each refusal is counted; the event in the
+//! Both labels are constants of the code, never a peer's text, so the number of series is bounded. A reason has one spelling,
+//! `lower-case-with-dashes`, whichever component says it: an alert on one must not miss the other half. Each refusal is counted; the event in the
 //! log is held to one per component and reason in [`TELL_EVERY`], with the number of those it stands for.
 
 use std::collections::HashMap;
@@ -57,6 +58,7 @@ impl Denied {
 
     /// Counts one refusal.
     pub fn count(&self, reason: &'static str) {
+        debug_assert!(is_spelt(reason), "{reason} is not spelt like-this");
         let labels = Labels { component: self.component, reason };
         self.family.get_or_create(&labels).inc();
         if let Some(times) = self.tell(labels, Instant::now()) {
@@ -91,6 +93,11 @@ impl Denied {
     }
 }
 
+/// Whether a reason is spelt as all are.
+fn is_spelt(reason: &str) -> bool {
+    reason.split('-').all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
+}
+
 /// How often the log tells of the same kind of refusal.
 pub const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -107,6 +114,15 @@ mod tests {
         assert_eq!(denied.tell(labels.clone(), begun + TELL_EVERY / 2), None);
         assert_eq!(denied.tell(labels.clone(), begun + TELL_EVERY), Some(3));
         assert_eq!(denied.tell(Labels { reason: "hops", ..labels }, begun), Some(1));
+    }
+
+    #[test]
+    fn a_reason_has_one_spelling() {
+        for (reason, expected) in
+            [("expired", true), ("not-exported", true), ("not_exported", false), ("Alpn", false), ("no--route", false)]
+        {
+            assert_eq!(is_spelt(reason), expected, "{reason}");
+        }
     }
 
     #[test]

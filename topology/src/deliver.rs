@@ -52,9 +52,9 @@ impl RefusedDelivery {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::UnknownPeer => "unknown_peer",
-            Self::NotExportedOrUnknown => "not_exported",
-            Self::NoEndpoint => "no_endpoint",
+            Self::UnknownPeer => "unknown-peer",
+            Self::NotExportedOrUnknown => "not-exported",
+            Self::NoEndpoint => "no-endpoint",
         }
     }
 }
@@ -170,17 +170,17 @@ mod tests {
         let snapshot = east_and_west();
         check(&snapshot, "east.mesh", &name("west-id", "shop/cart", 80), None, "127.2.64.1:4143");
         check(&snapshot, "east.mesh", &name("west-id", "shop/cart", 80), Some("westcart0"), "127.2.64.1:4143");
-        check(&snapshot, "east.mesh", &name("west-id", "shop/cart", 80), Some("westcart9"), "no_endpoint");
+        check(&snapshot, "east.mesh", &name("west-id", "shop/cart", 80), Some("westcart9"), "no-endpoint");
     }
 
     #[test]
     fn not_exported_and_unknown_get_the_same_answer() {
         let snapshot = east_and_west();
-        check(&snapshot, "east.mesh", &name("west-id", "shop/secret", 80), None, "not_exported");
-        check(&snapshot, "east.mesh", &name("west-id", "shop/nothing", 80), None, "not_exported");
-        check(&snapshot, "east.mesh", &name("west-id", "shop/cart", 9090), None, "not_exported");
-        check(&snapshot, "east.mesh", &name("other-id", "shop/cart", 80), None, "not_exported");
-        check(&snapshot, "mars.mesh", &name("west-id", "shop/cart", 80), None, "unknown_peer");
+        check(&snapshot, "east.mesh", &name("west-id", "shop/secret", 80), None, "not-exported");
+        check(&snapshot, "east.mesh", &name("west-id", "shop/nothing", 80), None, "not-exported");
+        check(&snapshot, "east.mesh", &name("west-id", "shop/cart", 9090), None, "not-exported");
+        check(&snapshot, "east.mesh", &name("other-id", "shop/cart", 80), None, "not-exported");
+        check(&snapshot, "mars.mesh", &name("west-id", "shop/cart", 80), None, "unknown-peer");
     }
 
     #[test]
@@ -188,12 +188,12 @@ mod tests {
         let mut only = export("shop/cart", &[80]);
         only.peers = PeersAllowed::Only(BTreeSet::from(["north.mesh".parse().unwrap()]));
         let narrowed = east_and_west().with([Change::Export(only.service.clone(), Some(only))]);
-        check(&narrowed, "east.mesh", &name("west-id", "shop/cart", 80), None, "not_exported");
+        check(&narrowed, "east.mesh", &name("west-id", "shop/cart", 80), None, "not-exported");
 
         let mut peer = crate::Peer::clone(east_and_west().peer(&"east.mesh".parse().unwrap()).unwrap());
         peer.grant = Grant::Services(BTreeSet::new());
         let narrowed = east_and_west().with([Change::Peer(peer.trust_domain.clone(), Some(peer))]);
-        check(&narrowed, "east.mesh", &name("west-id", "shop/cart", 80), None, "not_exported");
+        check(&narrowed, "east.mesh", &name("west-id", "shop/cart", 80), None, "not-exported");
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         let mut service = crate::Service::clone(east_and_west().service(&"shop/cart".parse().unwrap()).unwrap());
         Arc::make_mut(&mut service.endpoints[0]).mesh = Mesh::Plain;
         let plain = east_and_west().with([Change::Service(service.id.clone(), Some(service))]);
-        check(&plain, "east.mesh", &name("west-id", "shop/cart", 80), None, "no_endpoint");
+        check(&plain, "east.mesh", &name("west-id", "shop/cart", 80), None, "no-endpoint");
         let mut allowed = export("shop/cart", &[80]);
         allowed.allow_unmeshed = true;
         let allowed = plain.with([Change::Export(allowed.service.clone(), Some(allowed))]);
