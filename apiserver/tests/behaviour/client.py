@@ -6,7 +6,7 @@ import time
 from kubernetes import client, config, watch
 
 config.load_kube_config()
-deadline = time.monotonic() + 20
+deadline = time.monotonic() + 100
 core, apps, custom = client.CoreV1Api(), client.AppsV1Api(), client.CustomObjectsApi()
 own = os.environ["NAMESPACE"] + "-python"
 core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=own)))

@@ -113,7 +113,7 @@ async fn kubectl_patches_scales_labels_edits_and_waits() {
     assert_eq!(kubectl.ok("edit deploy web").await, "deployment.apps/web edited\n");
     let seen = "get deploy -l tier=front -o jsonpath={.items[0].spec.replicas},{..image},{..containerPort}";
     assert_eq!(kubectl.ok(seen).await, "4,web:6,80");
-    kubectl.ok("wait deploy/web --for=jsonpath={.spec.replicas}=4 --timeout=10s").await;
+    kubectl.ok("wait deploy/web --for=jsonpath={.spec.replicas}=4 --timeout=100s").await;
     kubectl.ok("rollout restart deploy/web").await;
     kubectl.ok_with("replace -f -", WEB).await;
     kubectl.ok("delete deploy web --cascade=foreground").await;
@@ -146,7 +146,7 @@ async fn kubectl_explains_built_in_and_custom_kinds() {
          properties: {{spec: {{type: object, properties: {{size: {{type: integer, description: How big it is.}}}}}}}}}}}}}}]}}}}"
     );
     kubectl.ok_with("apply -f -", &definition).await;
-    kubectl.ok(&format!("wait crd/gadgets.{group} --for=condition=Established --timeout=10s")).await;
+    kubectl.ok(&format!("wait crd/gadgets.{group} --for=condition=Established --timeout=100s")).await;
     // A real server publishes what it says of a kind a moment after it serves it.
     let published = async { while !kubectl.succeeds("explain gadget.spec").await {} };
     soon("the published schema", published).await;
@@ -171,7 +171,7 @@ async fn kubectl_ends_a_namespace_with_all_that_is_in_it() {
     let refused = kubectl.refused("apply -f -", WEB).await;
     assert!(refused.contains("because it is being terminated"), "{refused}");
     kubectl.ok(r#"patch configmap held --type=merge -p {"metadata":{"finalizers":null}}"#).await;
-    kubectl.ok(&format!("wait namespace/{} --for=delete --timeout=20s", world.namespace)).await;
+    kubectl.ok(&format!("wait namespace/{} --for=delete --timeout=100s", world.namespace)).await;
     let refused = kubectl.refused("delete namespace default", "").await;
     assert!(refused.contains("(Forbidden): namespaces \"default\" is forbidden: this namespace may not be deleted"), "{refused}");
 }

@@ -25,6 +25,12 @@ async fn review(world: &World, token: &str, audiences: &[&str]) -> TokenReviewSt
     api.create(&PostParams::default(), &serde_json::from_value(review).unwrap()).await.unwrap().status.unwrap()
 }
 
+/// Waits until a token is good no more: a real server remembers for ten seconds that it was.
+async fn ends(world: &World, token: &str) {
+    let dead = async { while review(world, token, &["mesh"]).await.authenticated == Some(true) {} };
+    soon("the token's end", dead).await;
+}
+
 async fn robot(world: &World) {
     let account = serde_json::from_value(json!({"metadata": {"name": "robot"}})).unwrap();
     world.api::<ServiceAccount>().create(&PostParams::default(), &account).await.unwrap();
@@ -52,7 +58,7 @@ async fn a_token_dies_with_its_service_account() {
     robot(&world).await;
     let token = token(&world, json!({"audiences": ["mesh"]})).await.unwrap();
     world.api::<ServiceAccount>().delete("robot", &DeleteParams::default()).await.unwrap();
-    assert_ne!(review(&world, &token, &["mesh"]).await.authenticated, Some(true));
+    ends(&world, &token).await;
     robot(&world).await;
     assert_ne!(review(&world, &token, &["mesh"]).await.authenticated, Some(true), "a namesake is another account");
 }
@@ -72,9 +78,7 @@ async fn a_token_that_is_bound_to_a_pod_names_it_and_dies_with_it() {
     assert_eq!(extra["authentication.kubernetes.io/pod-name"], ["p"]);
     assert_eq!(extra["authentication.kubernetes.io/pod-uid"], [uid]);
     world.api::<Pod>().delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
-    // A real server remembers for ten seconds that a token was good.
-    let dead = async { while review(&world, &token, &["mesh"]).await.authenticated == Some(true) {} };
-    soon("the token's end", dead).await;
+    ends(&world, &token).await;
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! Other people's clients, as programs: `kubectl` and Python, those that `cargo xtask tools` brings and never what lies in PATH.
 
-use std::{process::Stdio, time::Duration};
+use std::process::Stdio;
 
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 /// A program that talks to a world.
 pub(crate) struct Tool {
@@ -86,7 +86,7 @@ impl Tool {
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
-        let ended = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
+        let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{line} did not end in time")).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (ended.status.success(), text(ended.stdout), text(ended.stderr))

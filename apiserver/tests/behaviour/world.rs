@@ -81,8 +81,9 @@ pub(crate) fn config_map(name: &str, data: &[(&str, &str)]) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap()
 }
 
+/// Waits for what happens by itself.
 pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("{what} did not happen in time"))
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} did not happen in time"))
 }
 
 /// The Status of a request that must be refused.
@@ -92,3 +93,6 @@ pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> Box
         other => panic!("no status but {other}"),
     }
 }
+
+/// A real cluster's garbage collector pauses for half a minute when definitions come and go, as they do here.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
