@@ -5,6 +5,7 @@ mod behaviour;
 mod definitions;
 mod eventually;
 mod leadership;
+mod lifecycle;
 mod linking;
 mod mesh;
 mod world;

@@ -102,3 +102,28 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Bytes of a log that a failure shows.
 const LAST_WORDS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools;
+
+    #[test]
+    fn a_program_whose_starter_is_gone_ends_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(tools::program("MESH_TOOLS_KC").unwrap());
+        command.arg("etcd").arg(folder.path().join("etcd")).arg("127.0.0.1:0");
+        let mut process = Process::start("etcd", command, folder.path()).unwrap();
+        let directory = folder.path().join("etcd/member");
+        process
+            .until("it has begun", || {
+                anyhow::ensure!(directory.exists(), "no data yet");
+                Ok(())
+            })
+            .unwrap();
+        // What the kernel does when a process dies.
+        drop(process.child.stdin.take());
+        let status = process.child.wait().unwrap();
+        assert_eq!(status.code(), Some(3), "{}", process.last_words());
+    }
+}
