@@ -24,6 +24,13 @@ pub enum EndpointKey {
     Gateway(SocketAddr),
 }
 
+impl EndpointKey {
+    /// Whether a failure at `stage` is this one's: a gateway's are those of the outer connection, an endpoint's all others.
+    fn answers_for(&self, stage: Stage) -> bool {
+        matches!(self, Self::Gateway(_)) == (stage == Stage::Gateway)
+    }
+}
+
 /// Where an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -107,39 +114,37 @@ impl Loads {
         let load = self.entry(key, now);
         load.in_flight = load.in_flight.saturating_sub(1);
         match outcome {
-            Outcome::Answered => load.observe(latency.as_secs_f64(), now),
-            Outcome::Failed(_) => load.observe(latency.as_secs_f64().max(FAILURE_COSTS), now),
-            Outcome::Cancelled => return,
-        }
-        let at_fault = match (key, outcome) {
-            (EndpointKey::Gateway(_), Outcome::Failed(stage)) => stage == Stage::Gateway,
-            (_, Outcome::Failed(stage)) => stage != Stage::Gateway,
-            (_, Outcome::Answered | Outcome::Cancelled) => false,
-        };
-        let patience = match outcome {
-            Outcome::Failed(Stage::Response) => RESPONSE_FAILURES_MAX,
-            _ => 1,
-        };
-        if !at_fault {
-            load.failures = 0;
-            if matches!(outcome, Outcome::Answered) {
+            Outcome::Answered => {
+                load.observe(latency.as_secs_f64(), now);
+                load.failures = 0;
                 self.reinstate(key);
             }
-            return;
+            Outcome::Failed(stage) if key.answers_for(stage) => self.on_failed(key, latency, stage, now),
+            // Another's fault says that this one did its part, and nothing of how fast it is.
+            Outcome::Failed(_) => load.failures = 0,
+            Outcome::Cancelled => {}
         }
+    }
+
+    fn on_failed(&mut self, key: &EndpointKey, latency: Duration, stage: Stage, now: Instant) {
+        let load = self.entry(key, now);
         if load.ejected_until.is_some_and(|until| now < until) {
             // Others that were under way when it was ejected fail for the same cause.
             return;
         }
+        load.observe(latency.as_secs_f64().max(FAILURE_COSTS), now);
         load.failures += 1;
-        if load.failures >= patience {
-            load.failures = 0;
-            load.ejected += 1;
-            let most = if matches!(key, EndpointKey::Gateway(_)) { GATEWAY_DOUBLINGS } else { EJECTION_DOUBLINGS };
-            let doublings = (load.ejected - 1).min(most);
-            let newly = load.ejected_until.replace(now + EJECTION * 2_u32.pow(doublings)).is_none();
-            self.ejections += usize::from(newly);
+        if load.failures < if stage == Stage::Response { RESPONSE_FAILURES_MAX } else { 1 } {
+            return;
         }
+        load.failures = 0;
+        load.ejected += 1;
+        // The ejection keeps requests away; once it is over, an old failure must not do so for another minute.
+        load.latency = LATENCY_MIN;
+        let most = if matches!(key, EndpointKey::Gateway(_)) { GATEWAY_DOUBLINGS } else { EJECTION_DOUBLINGS };
+        let doublings = (load.ejected - 1).min(most);
+        let newly = load.ejected_until.replace(now + EJECTION * 2_u32.pow(doublings)).is_none();
+        self.ejections += usize::from(newly);
     }
 
     /// Whether `key` is to be left alone for now.
@@ -292,6 +297,29 @@ mod tests {
         assert!(loads.is_ejected(&key, now));
         loads.see(&Arc::new(dark.with_state(address, crate::ProbeState::Alive)));
         assert!(!loads.is_ejected(&key, now));
+    }
+
+    #[test]
+    fn a_gateway_is_not_slow_because_something_behind_it_failed() {
+        let (mut loads, now) = (Loads::new(1), start());
+        let key = EndpointKey::Gateway("127.1.0.4:4143".parse().unwrap());
+        finish(&mut loads, &key, 2, Outcome::Answered, now);
+        finish(&mut loads, &key, 900, Outcome::Failed(Stage::Response), now);
+        assert!(loads.cost(&key, now) < 0.003);
+    }
+
+    #[test]
+    fn what_was_ejected_is_no_dearer_than_a_stranger_once_that_is_over() {
+        let (mut loads, now) = (Loads::new(1), start());
+        for (key, stage) in [
+            (EndpointKey::Gateway("127.1.0.4:4143".parse().unwrap()), Stage::Gateway),
+            (EndpointKey::Handle("east".parse().unwrap(), "handle00".parse().unwrap()), Stage::Session),
+        ] {
+            finish(&mut loads, &key, 900, Outcome::Failed(stage), now);
+            let over = now + EJECTION;
+            assert!(!loads.is_ejected(&key, over));
+            assert!((loads.cost(&key, over) - LATENCY_MIN).abs() < f64::EPSILON);
+        }
     }
 
     #[test]
