@@ -37,13 +37,14 @@ pub(crate) async fn handle(local: &Local, stream: StdTcpStream, connection: Perm
     };
     let snapshot = parts.snapshot.load_full();
     let Some(asker) = Asker::of(&snapshot, peer.id()) else { return denied.count("unknown-peer") };
-    let quota = local.shared.quota.tunnel(peer.id().trust_domain());
     let (request, pending) = match tunnel::accept(io, parts.settings.limits.request).await {
         Ok(accepted) => accepted,
         Err(error) => return denied.count(reason_of(&error)),
     };
     let mut tunnel = Tunnel::asked(&parts.metrics, source(&asker), destination(&snapshot, &request.target));
-    if quota.is_none() {
+    // `watch` is how peers see that we live: it must be answered above all when everything else is not.
+    let quota = if request.target == Target::Watch { None } else { Some(local.shared.quota.tunnel(peer.id().trust_domain())) };
+    if let Some(None) = quota {
         let busy = Refusal { status: Status::Busy, reason: "quota" };
         return refuse(local, pending, &mut tunnel, busy).await;
     }

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use mesh_runtime::clock;
 use mesh_runtime::tasks::Tasks;
 use mesh_topology::health::{INTERVAL, LinkProbe, ProbeStep};
-use mesh_topology::{Gateway, LinkHealth};
+use mesh_topology::{Gateway, LinkHealth, ProbeState};
 use mesh_transport::Identity;
 use mesh_transport::tunnel::watch::Watch;
 use mesh_transport::tunnel::{self, Target, Timeouts, Tunnel, TunnelError, TunnelRequest};
@@ -66,7 +67,7 @@ struct Prober {
 
 impl Prober {
     async fn run(self) {
-        let mut watching: Option<Watch<Tunnel>> = None;
+        let mut watching = Watching::Not;
         loop {
             let step = self.shared.probe.lock().gateway(self.gateway.address).map(|probe| probe.step(clock::now()));
             match step {
@@ -83,7 +84,7 @@ impl Prober {
         }
     }
 
-    async fn ping(&self, number: u64, watching: &mut Option<Watch<Tunnel>>) {
+    async fn ping(&self, number: u64, watching: &mut Watching) {
         let answered = tokio::time::timeout(INTERVAL, self.ask(watching)).await;
         match answered {
             Ok(Ok(())) => {
@@ -92,29 +93,37 @@ impl Prober {
                 }
                 self.shared.publish();
             }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                self.on_missed();
+                // A connection that lost its way may take minutes to find it again; another is there as soon as the way is.
+                if self.is_dark() {
+                    *watching = Watching::Not;
+                }
+            }
             Ok(Err(error)) => {
-                *watching = None;
+                *watching = Watching::Not;
                 tracing::debug!(gateway = %self.gateway.address, %error, "gateway did not answer");
                 if is_refused(&error) { self.on_refused() } else { self.on_missed() }
             }
-            Err(_) => {
-                *watching = None;
-                self.on_missed();
+            // Opening takes several round trips and has limits of its own: it goes on.
+            Err(_) => self.on_missed(),
+        }
+    }
+
+    async fn ask(&self, watching: &mut Watching) -> io::Result<()> {
+        loop {
+            match watching {
+                Watching::Not => {
+                    *watching = Watching::Opening(Box::pin(open(self.identity.clone(), self.gateway.clone())));
+                }
+                Watching::Opening(opening) => *watching = Watching::Open(Box::new(opening.await.map_err(io::Error::other)?)),
+                Watching::Open(watch) => return watch.ping(INTERVAL).await.map(drop),
             }
         }
     }
 
-    async fn ask(&self, watching: &mut Option<Watch<Tunnel>>) -> io::Result<()> {
-        let watch = match watching {
-            Some(watch) => watch,
-            None => watching.insert(self.open().await.map_err(io::Error::other)?),
-        };
-        watch.ping(INTERVAL).await.map(drop)
-    }
-
-    async fn open(&self) -> Result<Watch<Tunnel>, TunnelError> {
-        let (_, tunnel) = tunnel::connect(&self.identity, &self.gateway, &TunnelRequest::new(Target::Watch), &Timeouts::default()).await?;
-        Ok(Watch::new(tunnel))
+    fn is_dark(&self) -> bool {
+        self.shared.probe.lock().gateway(self.gateway.address).is_some_and(|probe| probe.state() == ProbeState::Dark)
     }
 
     fn on_missed(&self) {
@@ -130,6 +139,18 @@ impl Prober {
         }
         self.shared.publish();
     }
+}
+
+/// The tunnel that a prober asks in.
+enum Watching {
+    Not,
+    Opening(Pin<Box<dyn Future<Output = Result<Watch<Tunnel>, TunnelError>> + Send>>),
+    Open(Box<Watch<Tunnel>>),
+}
+
+async fn open(identity: Identity, gateway: Gateway) -> Result<Watch<Tunnel>, TunnelError> {
+    let (_, tunnel) = tunnel::connect(&identity, &gateway, &TunnelRequest::new(Target::Watch), &Timeouts::default()).await?;
+    Ok(Watch::new(tunnel))
 }
 
 /// Whether nobody listens there.

@@ -47,13 +47,11 @@ pub(crate) async fn run(shared: Arc<Shared>, mut used: mpsc::Receiver<Gateway>, 
 /// Watches one gateway as long as it is used and a link has it.
 async fn one(shared: Arc<Shared>, gateway: Gateway, in_use: watch::Receiver<Instant>) {
     let mut watcher = Watcher { shared: &shared, gateway: &gateway, probe: GatewayProbe::new(clock::now()), draining: false };
-    while in_use.borrow().elapsed() < UNUSED_MAX && is_linked(&shared, &gateway) {
+    while watcher.is_needed(&in_use) && is_linked(&shared, &gateway) {
         let next = tokio::time::Instant::now() + clock::jittered(health::INTERVAL, 0.2);
-        match tokio::time::timeout(health::INTERVAL, watcher.connect()).await {
-            Ok(Ok(tunnel)) => watcher.follow(tunnel, &in_use).await,
-            Ok(Err(error)) => watcher.on_failed(&error),
-            // It accepts and says nothing: a ping that is not answered.
-            Err(_) => watcher.says(|probe| probe.on_missed(clock::now())),
+        match watcher.connect().await {
+            Ok(tunnel) => watcher.follow(tunnel, &in_use).await,
+            Err(error) => watcher.on_failed(&error),
         }
         tokio::time::sleep_until(next).await;
     }
@@ -69,17 +67,29 @@ struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
-    async fn connect(&self) -> Result<Tunnel, TunnelError> {
-        let limits = Timeouts { connect: health::INTERVAL, reply: health::INTERVAL };
-        let opened = tunnel::connect(&self.shared.identity, self.gateway, &TunnelRequest::new(Target::Watch), &limits).await;
-        opened.map(|(_, tunnel)| tunnel)
+    /// A dark gateway is never chosen, so nobody reports it as used: it is watched until it is back.
+    fn is_needed(&self, in_use: &watch::Receiver<Instant>) -> bool {
+        in_use.borrow().elapsed() < UNUSED_MAX || self.probe.state() == ProbeState::Dark
+    }
+
+    /// Opens the tunnel, which takes several round trips and has limits of its own; each interval without it is a ping without an answer.
+    async fn connect(&mut self) -> Result<Tunnel, TunnelError> {
+        let (identity, request) = (self.shared.identity.clone(), TunnelRequest::new(Target::Watch));
+        let limits = Timeouts::default();
+        let mut opening = std::pin::pin!(tunnel::connect(&identity, self.gateway, &request, &limits));
+        loop {
+            match tokio::time::timeout(health::INTERVAL, &mut opening).await {
+                Ok(opened) => return opened.map(|(_, tunnel)| tunnel),
+                Err(_) => self.says(|probe| probe.on_missed(clock::now())),
+            }
+        }
     }
 
     /// Pings until the tunnel breaks, the gateway has drained, or it is used no more.
     async fn follow(&mut self, tunnel: Tunnel, in_use: &watch::Receiver<Instant>) {
         let mut watch = Watch::new(tunnel);
         self.drains(false);
-        while in_use.borrow().elapsed() < UNUSED_MAX {
+        while self.is_needed(in_use) {
             let begun = tokio::time::Instant::now();
             let result = watch.ping(health::INTERVAL).await;
             self.drains(watch.draining().is_some());
@@ -87,6 +97,10 @@ impl Watcher<'_> {
                 Ok(_) => self.says(|probe| probe.on_pong(0)),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     self.says(|probe| probe.on_missed(clock::now()));
+                    // A connection that lost its way may take minutes to find it again; another is there as soon as the way is.
+                    if self.probe.state() == ProbeState::Dark {
+                        return;
+                    }
                     continue;
                 }
                 Err(error) => {
