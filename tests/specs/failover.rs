@@ -40,8 +40,7 @@ async fn from_the_moment_a_link_is_dark_no_request_fails_and_traffic_returns_wit
         back - dark,
         failures(&while_dark)
     );
-    // 500/s for the 10 s until the gateways are back; a busy machine sends fewer, and enough of them to see a failure.
-    assert!(while_dark.len() >= 1_000, "{} requests while dark", while_dark.len());
+    assert!(while_dark.len() >= 2_000, "{} requests while dark", while_dark.len());
     assert!(failures(&while_dark).is_empty(), "{:?}", failures(&while_dark));
 }
 

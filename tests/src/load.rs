@@ -74,7 +74,7 @@ async fn worker(
     stopped: Arc<AtomicBool>,
 ) -> Vec<Outcome> {
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + offset, every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     let mut kept: Option<Connection> = None;
     let mut seen = Vec::new();
     while !stopped.load(Ordering::Relaxed) {
@@ -104,7 +104,7 @@ async fn once(client: Client, url: &str, kind: Connections, kept: &mut Option<Co
 }
 
 /// Requests in flight per URL and kind of connection, at most.
-const LANES: usize = 8;
+const LANES: usize = 32;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Failures, each reason with its count: what a failing spec prints.
