@@ -15,6 +15,7 @@ mod failover;
 mod refusals;
 mod secrecy;
 mod survival;
+mod transcripts;
 mod tunnels;
 mod unlinking;
 
