@@ -97,14 +97,17 @@ pub fn strip_own(headers: &mut HeaderMap) {
 
 /// Removes what belongs to one HTTP/1 connection (RFC 9110, 7.6.1), which HTTP/2 forbids.
 pub fn strip_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(CONNECTION)
-        && let Ok(named) = connection.to_str()
-    {
-        let named: Vec<HeaderName> = named.split(',').filter_map(|name| name.trim().parse().ok()).collect();
-        for name in named {
-            headers.remove(name);
-        }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
+    headers.remove(CONNECTION);
     for name in [TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, KEEP_ALIVE, PROXY_CONNECTION] {
         headers.remove(name);
     }
@@ -185,7 +188,9 @@ mod tests {
         let (mut parts, ()) = http::Request::get("/a?b=c")
             .header("host", "web.shop")
             .header("connection", "close, x-once")
+            .header("connection", "x-twice")
             .header("x-once", "1")
+            .header("x-twice", "1")
             .header("keep-alive", "5")
             .header("te", "gzip")
             .header("isthmus-target", "port/22")
