@@ -102,7 +102,7 @@ pub enum Protocol {
     Http,
     /// HTTP/2 with prior knowledge (gRPC is this too).
     Http2,
-    /// Bytes: never looked at.
+    /// Bytes, whatever they are.
     Tcp,
     /// Datagrams.
     Udp,
@@ -112,6 +112,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Whether it is HTTP of any version.
+    #[must_use]
+    pub fn is_http(self) -> bool {
+        match self {
+            Self::Http | Self::Http2 => true,
+            Self::Tcp | Self::Udp | Self::Unknown => false,
+        }
+    }
+
     /// The protocol that a Service port declares: by `appProtocol` (KEP-3726 names included), else by its transport, else by the
     /// customary prefix of its name (`http-web`, `grpc`, `tcp-…`).
     #[must_use]

@@ -1,6 +1,6 @@
 //! What a proxy is started with: flags of the command line and the environment, read once into domain types.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,9 +25,9 @@ pub struct Flags {
     /// Where other proxies and gateways open sessions
     #[arg(long, env = "MESH_INBOUND", default_value = "0.0.0.0:4143", value_name = "ADDR:PORT")]
     pub inbound: SocketAddr,
-    /// The address that the application listens on
-    #[arg(long, env = "MESH_APP", default_value = "127.0.0.1", value_name = "ADDR")]
-    pub app: IpAddr,
+    /// The address that the application listens on (default: the workload's own, so that what it binds to loopback stays its own)
+    #[arg(long, env = "MESH_APP", value_name = "ADDR")]
+    pub app: Option<IpAddr>,
     /// The workload's own address, as the cluster knows it (default: that of --inbound, else that of --app)
     #[arg(long, env = "MESH_POD_IP", value_name = "ADDR")]
     pub address: Option<IpAddr>,
@@ -125,6 +125,9 @@ pub enum ConfigError {
     /// Two listeners have the same address.
     #[error("two listeners have the address {0}: give each its own")]
     AddressTwice(SocketAddr),
+    /// Nothing says where the workload is.
+    #[error("the workload's address is not known: give --address (in a pod: MESH_POD_IP from status.podIP)")]
+    NoAddress,
 }
 
 impl TryFrom<Flags> for Config {
@@ -139,14 +142,15 @@ impl TryFrom<Flags> for Config {
             return Err(ConfigError::AddressTwice(addresses[at]));
         }
         let inbound_ip = Some(flags.inbound.ip()).filter(|ip| !ip.is_unspecified());
-        let app = if flags.app.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { flags.app };
+        let app = flags.app.filter(|ip| !ip.is_unspecified());
+        let address = flags.address.or(inbound_ip).or(app).ok_or(ConfigError::NoAddress)?;
         let mut own_ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
         own_ports.push(flags.bootstrap.admin.port());
         let data = DataConfig {
             outbound: flags.outbound,
             inbound: flags.inbound,
-            app,
-            address: flags.address.or(inbound_ip).unwrap_or(app),
+            app: app.unwrap_or(address),
+            address,
             listeners: flags.tcp_listener,
             transparent_outbound: flags.transparent_outbound,
             transparent_inbound: flags.transparent_inbound,
@@ -175,6 +179,14 @@ mod tests {
         assert_eq!(address(&["--inbound", "127.2.64.1:4143"]), "127.2.64.1");
         assert_eq!(address(&["--inbound", "127.2.64.1:4143", "--address", "10.0.0.1"]), "10.0.0.1");
         assert_eq!(address(&["--app", "127.2.64.9"]), "127.2.64.9");
+        assert_eq!(Config::try_from(flags(&[])).unwrap_err(), ConfigError::NoAddress);
+    }
+
+    #[test]
+    fn an_application_is_called_at_the_workloads_address_and_not_on_loopback() {
+        let app = |more: &[&str]| Config::try_from(flags(more)).unwrap().data.app.to_string();
+        assert_eq!(app(&["--address", "10.0.0.1"]), "10.0.0.1");
+        assert_eq!(app(&["--address", "10.0.0.1", "--app", "127.0.0.1"]), "127.0.0.1");
     }
 
     #[test]
@@ -186,7 +198,7 @@ mod tests {
 
     #[test]
     fn two_listeners_never_share_an_address() {
-        let same = flags(&["--outbound", "127.2.64.1:4143", "--inbound", "127.2.64.1:4143"]);
+        let same = flags(&["--address", "127.2.64.1", "--outbound", "127.2.64.1:4143", "--inbound", "127.2.64.1:4143"]);
         assert!(Config::try_from(same).is_err());
     }
 }

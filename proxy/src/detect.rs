@@ -1,7 +1,12 @@
 //! What a client speaks, told from its first bytes.
 //!
-//! A request line that is complete decides; bytes that can no longer become one decide too. So a client that speaks another protocol
-//! waits for nothing, and nobody can pass HTTP off as something else by sending it in small pieces.
+//! A first line that is complete decides; bytes that can no longer become a request line decide too. So a client that speaks another
+//! protocol waits for nothing, and nobody can pass HTTP off as something else by sending it in small pieces.
+//!
+//! Invariant: what some server takes for a request with headers is HTTP here. Servers are lenient in different ways (any token as a
+//! method, tabs or control characters as separators, empty lines and spaces before the line), so this asks for no more than all of them
+//! do: a word, a separator, and `HTTP/` in the first line. A line that has not ended where we stop reading is HTTP as well: the HTTP
+//! server refuses it then.
 
 use std::io;
 use std::pin::Pin;
@@ -57,9 +62,12 @@ impl<Io: AsyncRead + Unpin> Peeked<Io> {
         }
     }
 
-    /// Whether anything was read ahead.
-    pub(crate) fn heard_something(&self) -> bool {
-        !self.ahead.is_empty()
+    /// Waits for the client's first bytes, or its end. Giving up loses nothing.
+    ///
+    /// # Errors
+    /// When the stream breaks.
+    pub(crate) async fn hear(&mut self) -> io::Result<()> {
+        if self.ahead.is_empty() && !self.ended { self.read_more().await } else { Ok(()) }
     }
 
     async fn read_ahead(&mut self) -> io::Result<First> {
@@ -71,12 +79,17 @@ impl<Io: AsyncRead + Unpin> Peeked<Io> {
             if first != First::Undecided {
                 return Ok(first);
             }
-            let mut chunk = [0; 1024];
-            match self.io.read(&mut chunk).await? {
-                0 => self.ended = true,
-                read => self.ahead.extend_from_slice(&chunk[..read]),
-            }
+            self.read_more().await?;
         }
+    }
+
+    async fn read_more(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 1024];
+        match self.io.read(&mut chunk).await? {
+            0 => self.ended = true,
+            read => self.ahead.extend_from_slice(&chunk[..read]),
+        }
+        Ok(())
     }
 
     fn check(&mut self, more: &[u8]) -> io::Result<()> {
@@ -105,28 +118,29 @@ pub(crate) fn first(bytes: &[u8]) -> First {
     if PREFACE.starts_with(bytes) || bytes.starts_with(PREFACE) {
         return if bytes.len() >= PREFACE.len() { First::Http2 } else { First::Undecided };
     }
-    // Servers skip empty lines before a request (RFC 9112, 2.2).
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    // Servers skip empty lines before a request (RFC 9112, 2.2), some of them spaces too.
+    let start = bytes.iter().position(|byte| !is_space(*byte)).unwrap_or(bytes.len());
     let line = &bytes[start..];
+    let word = line.iter().position(|byte| !is_token(*byte)).unwrap_or(line.len());
+    let plausible = line.get(word).is_none_or(|byte| word > 0 && is_space(*byte));
     let end = line.iter().position(|byte| *byte == b'\n');
-    let method = line.iter().position(|byte| !is_method(*byte)).unwrap_or(line.len());
-    let plausible = method <= METHOD_MAX && line.get(method).is_none_or(|byte| *byte == b' ') && (method > 0 || line.is_empty());
     match end {
         _ if !plausible => First::Other,
-        Some(end) => {
-            let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
-            let is_request = line.len() > VERSION.len() + 1 && line[..line.len() - 1].ends_with(VERSION);
-            if is_request { First::Http1 } else { First::Other }
-        }
-        None if line.len() > LINE_MAX => First::Other,
-        None if start > EMPTY_MAX => First::Other,
+        Some(end) if line[..end].windows(VERSION.len()).any(|part| part == VERSION) => First::Http1,
+        Some(_) => First::Other,
+        None if bytes.len() > LINE_MAX => First::Http1,
         None => First::Undecided,
     }
 }
 
-/// Methods in use are words of capital letters; a server that takes others reads no header of ours from them.
-fn is_method(byte: u8) -> bool {
-    byte.is_ascii_uppercase() || byte == b'-'
+/// What a method consists of (RFC 9110, 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What some server takes for a separator in a request line: Python's are the most.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r' | 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Peeked<Io> {
@@ -169,12 +183,9 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Peeked<Io> {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const VERSION: &[u8] = b" HTTP/1.";
-/// The longest method registered has 17 letters.
-const METHOD_MAX: usize = 24;
-/// A request line that is longer than this is none.
+const VERSION: &[u8] = b"HTTP/";
+/// How much of a first line is waited for.
 const LINE_MAX: usize = 16 * 1024;
-const EMPTY_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -195,8 +206,32 @@ mod tests {
     }
 
     #[test]
+    fn what_any_server_takes_for_a_request_is_http() {
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(LINE_MAX));
+        let method = format!("{} / HTTP/1.1\r\n", "M".repeat(64));
+        let empty = format!("{}GET / HTTP/1.1\r\n", "\r\n".repeat(100));
+        for text in [
+            "get / HTTP/1.1\r\n",
+            "M_E!THOD / HTTP/1.1\r\n",
+            " GET / HTTP/1.1\r\n",
+            "GET\t/ HTTP/1.1\r\n",
+            "GET\x0b/\x1cHTTP/1.1\r\n",
+            "GET / HTTP/1.10\r\n",
+            "GET / HTTP/2.0\r\n",
+            "GET / HTTP/1.1 \r\n",
+            "GET / HTTP/1.1\rx\n",
+            &long,
+            &long[..LINE_MAX + 1],
+            &method,
+            &empty,
+        ] {
+            check(text, First::Http1);
+        }
+    }
+
+    #[test]
     fn what_may_still_become_one_is_undecided() {
-        for text in ["", "G", "GET", "GET ", "GET /a/b HTTP/1", "PRI", "PRI * HTTP/2.0\r\n", "\r\n"] {
+        for text in ["", "G", "GET", "GET ", "GET /a/b HTTP/1", "PRI", "PRI * HTTP/2.0\r\n", "\r\n", "hello", "PING"] {
             check(text, First::Undecided);
         }
     }
@@ -204,7 +239,7 @@ mod tests {
     #[test]
     fn everything_else_is_not_looked_at_further() {
         for text in
-            ["\x16\x03\x01", "hello", "EHLO mail\r\n", "GET key\r\n", "get / HTTP/1.1\r\n", " GET / HTTP/1.1\r\n", "*1\r\n$4\r\nPING\r\n"]
+            ["\x16\x03\x01", "EHLO mail\r\n", "GET key\r\n", "GET /\r\n", "*1\r\n$4\r\nPING\r\n", "a\0\0", "{\"a\":1}", "\0\0\0\x08"]
         {
             check(text, First::Other);
         }

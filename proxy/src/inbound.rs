@@ -66,7 +66,7 @@ pub(crate) async fn session(core: &Rc<Core>, stream: TcpStream) {
 /// A plain connection to the workload that the kernel redirected: from someone without a proxy, so with nobody's identity.
 pub(crate) async fn unmeshed(core: &Rc<Core>, stream: TcpStream) {
     match mesh_transport::tcp::original_destination(&stream).ok().and_then(|original| AppPort::try_from(original.port()).ok()) {
-        Some(port) if !core.shared.own_ports.contains(&port.get()) => raw::serve(core, stream, port, None).await,
+        Some(port) if !core.shared.own_ports.contains(&port.get()) => raw::plain(core, stream, port).await,
         Some(_) | None => mesh_transport::tcp::abort(stream),
     }
 }
@@ -174,12 +174,24 @@ async fn until_denied(core: &Core, caller: &Caller, target: Option<&StreamTarget
 }
 
 /// Hands a request to the application and its answer back.
-async fn answer(core: &Rc<Core>, caller: &Caller, port: AppPort, request: Request<RecvBody>, responder: Responder, mut exchange: Exchange) {
+async fn answer(
+    core: &Rc<Core>,
+    caller: &Caller,
+    port: AppPort,
+    request: Request<RecvBody>,
+    mut responder: Responder,
+    mut exchange: Exchange,
+) {
     let (parts, body) = request.into_parts();
     let grpc = grpc_content(&parts.headers);
     let spoken = if grpc || protocol_of(core, port) == Protocol::Http2 { Spoken::Http2 } else { Spoken::Http1 };
     let request = Request::from_parts(parts, Body::from(body));
-    match to_application(core, Some(caller), port, spoken, request).await {
+    let answered = tokio::select! {
+        answered = to_application(core, Some(caller), port, spoken, request) => answered,
+        // Nobody waits any more: the application's work would be for nobody, and its stream would never be free again.
+        () = responder.gone() => return,
+    };
+    match answered {
         Ok(response) => {
             exchange.answered(response.status().as_u16(), None);
             if let Err(error) = responder.send(response.map(|body| body.measured(exchange))).await {

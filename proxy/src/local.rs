@@ -16,10 +16,10 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExec {
     }
 }
 
-/// How the proxy serves HTTP/1.1 and HTTP/2 to clients in plain text.
+/// How the proxy serves HTTP/1.1 and HTTP/2 to clients in plain text. A client that closes its connection has given its request up.
 pub(crate) fn server() -> auto::Builder<LocalExec> {
     let mut builder = auto::Builder::new(LocalExec);
-    builder.http1().half_close(true).auto_date_header(false);
+    builder.http1().auto_date_header(false);
     builder
         .http2()
         .auto_date_header(false)

@@ -338,7 +338,9 @@ fn host_text(named: Option<&Authority>, in_header: Option<&HeaderValue>) -> Stri
 
 /// Whether the body is gRPC, which needs HTTP/2 to its end.
 pub(crate) fn grpc_content(headers: &http::HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    // `application/grpc-web` is spoken over HTTP/1.1.
+    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 fn is_idempotent(method: &Method) -> bool {

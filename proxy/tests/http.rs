@@ -50,16 +50,45 @@ async fn what_a_client_claims_about_itself_never_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_in_a_tunnel_is_read_as_http_whoever_sends_it() {
+async fn http_in_a_tunnel_is_read_as_http_whoever_sends_it_and_however_it_is_spelled() {
     let world = World::start().await;
-    for authority in ["catalog.shop.svc.clusterset.local:80", "catalog.shop.svc.clusterset.local:9001"] {
-        let mut tunnel = connect(world.west.outbound, authority).await.unwrap();
-        let request = "GET / HTTP/1.1\r\nhost: x\r\nx-mesh-peer: forged\r\nconnection: close\r\n\r\n";
-        tunnel.write_all(request.as_bytes()).await.unwrap();
-        let mut all = String::new();
-        tunnel.read_to_string(&mut all).await.unwrap();
-        assert!(!all.contains("forged"), "{authority}: {all}");
+    let lines = ["GET / HTTP/1.1", "get / HTTP/1.1", "GET\t/ HTTP/1.1", " GET / HTTP/1.1", "GET / HTTP/1.10"];
+    for port in [80, 9000, 9001] {
+        for line in lines {
+            let mut tunnel = connect(world.west.outbound, &format!("catalog.shop.svc.clusterset.local:{port}")).await.unwrap();
+            let request = format!("{line}\r\nhost: x\r\nx-mesh-peer: forged\r\nconnection: close\r\n\r\n");
+            tunnel.write_all(request.as_bytes()).await.unwrap();
+            tunnel.shutdown().await.unwrap();
+            let mut all = Vec::new();
+            // A connection that is broken off is as good as an error.
+            let _ = tokio::time::timeout(support::SOON, tunnel.read_to_end(&mut all)).await.expect("still open");
+            let all = String::from_utf8_lossy(&all);
+            assert!(!all.contains("forged"), "{line:?} to {port}: {all}");
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_declares_http_gets_nothing_else() {
+    let world = World::start().await;
+    let mut tunnel = connect(world.west.outbound, "catalog.shop.svc.clusterset.local:80").await.unwrap();
+    tunnel.write_all(b"EHLO x\r\n").await.unwrap();
+    let mut all = Vec::new();
+    let _ = tunnel.read_to_end(&mut all).await;
+    assert!(all.is_empty(), "{}", String::from_utf8_lossy(&all));
+    eventually("it is counted", async || world.east.proxy.denied.counted("not-http") == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_client_has_gone_is_given_up_by_all() {
+    let world = World::start().await;
+    let waiting = || world.east.apps.waiting.load(Ordering::Relaxed);
+    let mut client = tokio::net::TcpStream::connect(world.west.outbound).await.unwrap();
+    let request = format!("GET {CATALOG}/never HTTP/1.1\r\nhost: catalog.shop.svc.clusterset.local\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    eventually("the application has it", async || waiting() == 1).await;
+    drop(client);
+    eventually("the application is rid of it", async || waiting() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,6 +160,19 @@ async fn an_upgraded_connection_is_bytes_both_ways_and_still_has_a_caller() {
     let mut heard = vec![0; expected.len()];
     stream.read_exact(&mut heard).await.unwrap();
     assert_eq!(String::from_utf8(heard).unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_connection_ends_with_its_export() {
+    let world = World::start().await;
+    let mut stream = tokio::net::TcpStream::connect(world.west.outbound).await.unwrap();
+    let request = format!("GET {CATALOG}/ HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 101"));
+    world.east.proxy.change([Change::Export(catalog(), None)]);
+    let mut all = Vec::new();
+    let ended = tokio::time::timeout(support::SOON, stream.read_to_end(&mut all)).await;
+    assert!(ended.is_ok(), "still open: {}", String::from_utf8_lossy(&all));
 }
 
 #[tokio::test(flavor = "multi_thread")]

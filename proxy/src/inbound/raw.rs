@@ -1,8 +1,10 @@
 //! Raw streams to the application.
 //!
-//! Where the port may speak HTTP, the first bytes are looked at, so that nobody writes `x-mesh-peer` by sending HTTP in a raw stream: HTTP
-//! found there is served as HTTP. Where a server may speak first, it is let to, and what its client says then must not be HTTP.
+//! The first bytes are looked at, whatever the port declares, so that nobody writes `x-mesh-peer` by sending HTTP in a raw stream: HTTP
+//! found there is served as HTTP. A port that declares HTTP gets nothing else. Elsewhere the server may speak first, and what its client
+//! says then must not be HTTP.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,8 +14,9 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use mesh_names::{AppPort, Protocol};
+use mesh_names::AppPort;
 use mesh_transport::session::{RawOffer, head};
 use mesh_transport::splice::copy_bidirectional;
 use mesh_transport::tcp;
@@ -32,80 +35,90 @@ use crate::worker::Core;
 
 /// Serves a raw stream of a session.
 pub(crate) async fn accept(core: &Rc<Core>, caller: &Caller, port: AppPort, offer: RawOffer, mut exchange: Exchange) {
-    if protocol_of(core, port) == Protocol::Tcp {
+    let well = if protocol_of(core, port).is_http() {
+        let Ok(stream) = offer.accept() else { return };
+        exchange.answered(0, None);
+        requests(core, stream, port, Some(caller)).await
+    } else {
         // Dialled before the stream is accepted, so that its caller learns what happened.
-        let Ok(mut application) = tcp::connect(SocketAddr::new(core.shared.app, port.get()), CONNECT_MAX).await else {
+        let Ok(application) = dial(core, port).await else {
             exchange.broke();
             return offer.refuse(StatusCode::SERVICE_UNAVAILABLE, APP_UNREACHABLE);
         };
-        let Ok(mut stream) = offer.accept() else { return };
+        let Ok(stream) = offer.accept() else { return };
         exchange.answered(0, None);
-        if splice(&mut stream, &mut application).await {
-            exchange.finished()
-        } else {
-            exchange.broke()
-        }
-        return;
-    }
-    let Ok(stream) = offer.accept() else { return };
-    exchange.answered(0, None);
-    serve(core, stream, port, Some(caller)).await;
-    exchange.finished();
+        bytes(core, stream, application, port, Some(caller)).await
+    };
+    if well { exchange.finished() } else { exchange.broke() }
 }
 
-/// Serves a byte stream to `port`, whatever is spoken in it.
-pub(crate) async fn serve<Io>(core: &Rc<Core>, io: Io, port: AppPort, caller: Option<&Caller>)
+/// Serves a plain connection to `port`, from nobody that is known.
+pub(crate) async fn plain(core: &Rc<Core>, stream: TcpStream, port: AppPort) {
+    if protocol_of(core, port).is_http() {
+        requests(core, stream, port, None).await;
+        return;
+    }
+    match dial(core, port).await {
+        Ok(application) => drop(bytes(core, stream, application, port, None).await),
+        Err(error) => {
+            tracing::debug!(%error, "application not reached");
+            tcp::abort(stream);
+        }
+    }
+}
+
+async fn dial(core: &Core, port: AppPort) -> std::io::Result<TcpStream> {
+    tcp::connect(SocketAddr::new(core.shared.app, port.get()), CONNECT_MAX).await
+}
+
+/// A port that declares HTTP: what is none is refused, by breaking the connection. Returns whether it was served.
+async fn requests<Io>(core: &Rc<Core>, io: Io, port: AppPort, caller: Option<&Caller>) -> bool
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut client = Peeked::new(io);
-    let protocol = protocol_of(core, port);
-    let limit = match protocol {
-        Protocol::Http | Protocol::Http2 => None,
-        Protocol::Tcp | Protocol::Udp | Protocol::Unknown => Some(FIRST_BYTES_MAX),
-    };
-    let looked = if protocol == Protocol::Tcp { Ok(First::Other) } else { client.look(limit).await };
-    match looked {
+    match client.look(None).await {
         Ok(First::Http1 | First::Http2) => http(core, client, port, caller).await,
-        Ok(First::Other) => bytes(core, client, port).await,
-        Ok(First::Undecided) => undecided(core, client, port, caller).await,
-        Err(error) => tracing::debug!(%error, "raw stream broke"),
+        Ok(First::Other | First::Undecided) => {
+            core.shared.denied.count(NOT_HTTP);
+            return false;
+        }
+        Err(error) => {
+            tracing::debug!(%error, "raw stream broke");
+            return false;
+        }
     }
+    true
 }
 
-/// Nothing has told yet what is spoken: whoever speaks first does.
-async fn undecided<Io>(core: &Rc<Core>, mut client: Peeked<Io>, port: AppPort, caller: Option<&Caller>)
+/// Any other port: whoever speaks first tells what is spoken. Returns whether it ended well.
+async fn bytes<Io>(core: &Rc<Core>, io: Io, mut application: TcpStream, port: AppPort, caller: Option<&Caller>) -> bool
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok(mut application) = tcp::connect(SocketAddr::new(core.shared.app, port.get()), CONNECT_MAX).await else { return };
-    if !client.heard_something() {
-        let mut byte = [0; 1];
-        let first = tokio::select! {
-            first = client.look(None) => first.ok(),
-            _ = application.peek(&mut byte) => Some(First::Undecided),
-        };
-        match first {
-            Some(First::Http1 | First::Http2) => return http(core, client, port, caller).await,
-            Some(First::Other) => {
-                splice(&mut client, &mut application).await;
-                return;
-            }
-            Some(First::Undecided) => {}
-            None => return,
+    let mut client = Peeked::new(io);
+    let mut byte = [0; 1];
+    let heard = tokio::select! {
+        heard = client.hear() => heard.map(|()| true),
+        _ = application.peek(&mut byte) => Ok(false),
+    };
+    let first = match heard {
+        Ok(true) => client.look(Some(FIRST_LINE_MAX)).await,
+        Ok(false) => Ok(First::Undecided),
+        Err(error) => Err(error),
+    };
+    match first {
+        Ok(First::Http1 | First::Http2) => {
+            drop(application);
+            http(core, client, port, caller).await;
+            true
         }
-    }
-    splice(&mut client.guarded(), &mut application).await;
-}
-
-async fn bytes<Io>(core: &Rc<Core>, mut client: Peeked<Io>, port: AppPort)
-where
-    Io: AsyncRead + AsyncWrite + Unpin,
-{
-    match tcp::connect(SocketAddr::new(core.shared.app, port.get()), CONNECT_MAX).await {
-        Ok(mut application) => drop(splice(&mut client, &mut application).await),
-        // Dropping a raw stream resets it.
-        Err(error) => tracing::debug!(%error, "application not reached"),
+        Ok(First::Other) => splice(&mut client, &mut application).await,
+        Ok(First::Undecided) => splice(&mut client.guarded(), &mut application).await,
+        Err(error) => {
+            tracing::debug!(%error, "raw stream broke");
+            false
+        }
     }
 }
 
@@ -128,9 +141,10 @@ async fn http<Io>(core: &Rc<Core>, io: Io, port: AppPort, caller: Option<&Caller
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let upgraded = Upgrade::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let (core, caller) = (Rc::clone(core), caller.cloned());
-        async move { Ok::<_, Infallible>(answer(&core, caller.as_ref(), port, request).await) }
+        let (core, caller, upgraded) = (Rc::clone(core), caller.cloned(), Rc::clone(&upgraded));
+        async move { Ok::<_, Infallible>(answer(&core, caller.as_ref(), port, request, &upgraded).await) }
     });
     let builder = server();
     let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
@@ -143,13 +157,23 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
+        return tracing::debug!(%error, "connection ended");
+    }
+    // Carried here and in no task of its own, so that it ends with what allowed it.
+    if let Some((client, application)) = upgraded.take() {
+        match tokio::try_join!(client, application) {
+            Ok((client, application)) => drop(copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(application)).await),
+            Err(error) => tracing::debug!(%error, "upgrade failed"),
+        }
     }
 }
 
-async fn answer(core: &Rc<Core>, caller: Option<&Caller>, port: AppPort, request: Request<Incoming>) -> Response<Body> {
+/// Both ends of a connection that has become bytes.
+type Upgrade = Rc<Cell<Option<(OnUpgrade, OnUpgrade)>>>;
+
+async fn answer(core: &Rc<Core>, caller: Option<&Caller>, port: AppPort, request: Request<Incoming>, upgraded: &Upgrade) -> Response<Body> {
     if request.headers().contains_key(UPGRADE) && request.version() < http::Version::HTTP_2 {
-        return upgrade(core, caller, port, request).await;
+        return upgrade(core, caller, port, request, upgraded).await;
     }
     let http2 = request.version() == http::Version::HTTP_2 || grpc_content(request.headers());
     let spoken = if http2 { Spoken::Http2 } else { Spoken::Http1 };
@@ -163,7 +187,13 @@ async fn answer(core: &Rc<Core>, caller: Option<&Caller>, port: AppPort, request
 }
 
 /// A request that turns its connection into something else: both connections become bytes.
-async fn upgrade(core: &Rc<Core>, caller: Option<&Caller>, port: AppPort, mut request: Request<Incoming>) -> Response<Body> {
+async fn upgrade(
+    core: &Rc<Core>,
+    caller: Option<&Caller>,
+    port: AppPort,
+    mut request: Request<Incoming>,
+    upgraded: &Upgrade,
+) -> Response<Body> {
     let client = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     let wanted = parts.headers.get(UPGRADE).cloned();
@@ -191,16 +221,7 @@ async fn upgrade(core: &Rc<Core>, caller: Option<&Caller>, port: AppPort, mut re
         head::strip_hop(response.headers_mut());
         return response.map(Body::from);
     }
-    let application = hyper::upgrade::on(&mut response);
-    core.upgraded.borrow_mut().spawn_local(async move {
-        match (client.await, application.await) {
-            (Ok(client), Ok(application)) => {
-                let (mut client, mut application) = (TokioIo::new(client), TokioIo::new(application));
-                drop(copy_bidirectional(&mut client, &mut application).await);
-            }
-            (Err(error), _) | (_, Err(error)) => tracing::debug!(%error, "upgrade failed"),
-        }
-    });
+    upgraded.set(Some((client, hyper::upgrade::on(&mut response))));
     response.map(|_| Body::default())
 }
 
@@ -212,5 +233,6 @@ fn unreachable(error: PlainError) -> Response<Body> {
     failure.response("", false)
 }
 
-/// How long a client of a port that declares nothing may take to speak first.
-const FIRST_BYTES_MAX: Duration = Duration::from_millis(50);
+/// How long a first line that a client has begun may take; after that it must not turn out to be HTTP.
+const FIRST_LINE_MAX: Duration = Duration::from_millis(50);
+const NOT_HTTP: &str = "not-http";

@@ -22,21 +22,24 @@ pub(crate) struct Apps {
     pub(crate) echo: u16,
     pub(crate) greeter: u16,
     pub(crate) http_connections: Arc<AtomicUsize>,
+    /// Requests for `/never` that wait for their answer.
+    pub(crate) waiting: Arc<AtomicUsize>,
     http_task: AbortHandle,
 }
 
 impl Apps {
     pub(crate) async fn start(address: IpAddr, cluster: &'static str) -> Self {
         let http_connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&http_connections);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (counted, waits) = (Arc::clone(&http_connections), Arc::clone(&waiting));
         let http = serve(address, move |stream| {
             counted.fetch_add(1, Ordering::Relaxed);
-            serve_http(stream, cluster)
+            serve_http(stream, cluster, Arc::clone(&waits))
         });
         let (http, http_task) = http.await;
         let (echo, _) = serve(address, echo).await;
         let (greeter, _) = serve(address, greet).await;
-        Self { http, echo, greeter, http_connections, http_task }
+        Self { http, echo, greeter, http_connections, waiting, http_task }
     }
 
     /// HTTP accepts no more.
@@ -78,9 +81,35 @@ async fn greet(mut stream: TcpStream) {
     }
 }
 
-async fn serve_http(stream: TcpStream, cluster: &'static str) {
+async fn serve_http(stream: TcpStream, cluster: &'static str, waiting: Arc<AtomicUsize>) {
     let builder = auto::Builder::new(TokioExecutor::new());
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service_fn(|request| answer(request, cluster))).await;
+    let service = service_fn(|request: Request<Incoming>| {
+        let waiting = Arc::clone(&waiting);
+        async move {
+            if request.uri().path() == "/never" {
+                let _waits = Waits::begin(waiting);
+                std::future::pending::<()>().await;
+            }
+            answer(request, cluster).await
+        }
+    });
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+}
+
+/// Counted as long as it lives.
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn begin(waiting: Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type AppBody = http_body_util::combinators::BoxBody<Bytes, Infallible>;
