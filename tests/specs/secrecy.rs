@@ -18,11 +18,10 @@ async fn a_canary_appears_only_between_an_application_and_its_own_sidecar() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("capture.pcap");
     let mut capture = Command::new(tools::program("MESH_TOOLS_TCPDUMP"))
-        .args(["-i", "lo", "-U", "-s", "0", "-B", "16384", "-w"])
+        .args(["-Z", "root", "-i", "lo", "--immediate-mode", "-U", "-s", "0", "-B", "16384", "-w"])
         .arg(&file)
         .arg("tcp")
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     eventually("the capture runs", async || {

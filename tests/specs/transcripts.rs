@@ -67,6 +67,7 @@ const REDACTIONS: &[(&str, &str)] = &[
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uid>"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
     (r"\b[0-9a-f]{16,}\b", "<hash>"),
+    (r"\b127\.\d+\.128\.\d+", "<service-ip>"),
     (r"\b\d+(\.\d+)?(ms|s|m|h|d)\b", "<age>"),
     (r"(\S)  +", "$1  "),
 ];
