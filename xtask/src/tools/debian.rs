@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +39,8 @@ pub(crate) const PROGRAMS: &[Program] = &[
     Program { name: "ip", variable: "MESH_TOOLS_IP", file: "bin/ip", package: "iproute2", version: "6." },
     Program { name: "nft", variable: "MESH_TOOLS_NFT", file: "usr/sbin/nft", package: "nftables", version: "1." },
     Program { name: "iptables", variable: "MESH_TOOLS_IPTABLES", file: "usr/sbin/xtables-nft-multi", package: "iptables", version: "1." },
+    Program { name: "nsenter", variable: "MESH_TOOLS_NSENTER", file: "usr/bin/nsenter", package: "util-linux", version: "2." },
+    Program { name: "unshare", variable: "MESH_TOOLS_UNSHARE", file: "usr/bin/unshare", package: "util-linux", version: "2." },
     Program { name: "haproxy", variable: "MESH_TOOLS_HAPROXY", file: "usr/sbin/haproxy", package: "haproxy", version: "2." },
 ];
 
@@ -49,10 +51,33 @@ pub(crate) fn pins() -> String {
 
 /// Fills `stage` with `bin/` (what to call), `root/` (the unpacked packages) and `packages.txt`.
 pub(crate) fn fetch(stage: &Path, cache: &Cache) -> Result<()> {
-    let apt = Apt::ready(cache)?;
-    let wanted: BTreeSet<String> = PROGRAMS.iter().map(|program| program.package.to_owned()).collect();
+    let pins: Vec<Pin> = PROGRAMS.iter().map(|program| Pin { package: program.package, version: program.version }).collect();
+    let root = unpack(&Apt::ready(cache)?, &pins, &[], stage)?;
+
+    let bin = stage.join("bin");
+    fs::create_dir(&bin)?;
+    for program in PROGRAMS {
+        if !root.join(program.file).exists() {
+            bail!("Debian's {} has no {} here: mend `file` in xtask/src/tools/debian.rs", program.package, program.file);
+        }
+        let path = bin.join(program.name);
+        fs::write(&path, wrapper(program))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// A package, and how its upstream version starts.
+pub(super) struct Pin {
+    pub(super) package: &'static str,
+    pub(super) version: &'static str,
+}
+
+/// Unpacks the packages of `pins`, the libraries that they need, and `more` into `root/` of `stage`, and records what came.
+pub(super) fn unpack(apt: &Apt, pins: &[Pin], more: &[&str], stage: &Path) -> Result<PathBuf> {
+    let wanted: BTreeSet<String> = pins.iter().map(|pin| pin.package.to_owned()).collect();
     let listed = shell::read(apt.cache().args(DEPENDS).args(&wanted))?;
-    let packages: BTreeSet<String> = wanted.iter().cloned().chain(libraries(&listed)).collect();
+    let packages: BTreeSet<String> = wanted.into_iter().chain(libraries(&listed)).chain(more.iter().map(|&name| name.to_owned())).collect();
 
     let debs = stage.join("debs");
     fs::create_dir(&debs)?;
@@ -66,22 +91,11 @@ pub(crate) fn fetch(stage: &Path, cache: &Cache) -> Result<()> {
     let record = shell::read(Command::new("sha256sum").args(files.iter().filter_map(|file| file.file_name())).current_dir(&debs))?;
     record
         .lines()
-        .filter_map(|line| outside_its_pin(line.split_whitespace().last()?))
+        .filter_map(|line| outside_its_pin(line.split_whitespace().last()?, pins))
         .for_each(|warning| eprintln!("tools: warning: {warning}"));
     fs::write(stage.join("packages.txt"), record)?;
     fs::remove_dir_all(debs)?;
-
-    let bin = stage.join("bin");
-    fs::create_dir(&bin)?;
-    for program in PROGRAMS {
-        if !root.join(program.file).exists() {
-            bail!("Debian's {} has no {} here: mend `file` in xtask/src/tools/debian.rs", program.package, program.file);
-        }
-        let path = bin.join(program.name);
-        fs::write(&path, wrapper(program))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    }
-    Ok(())
+    Ok(root)
 }
 
 const DEPENDS: &[&str] =
@@ -99,16 +113,15 @@ fn libraries(listed: &str) -> impl Iterator<Item = String> {
     wanted.filter(|name| !name.contains("perl") && !name.ends_with("-bin") && !name.ends_with("-common")).map(str::to_owned)
 }
 
-/// What to say when `file`, named `package_version_architecture.deb`, is not of the version that its program pins.
-fn outside_its_pin(file: &str) -> Option<String> {
+/// What to say when `file`, named `package_version_architecture.deb`, is not of the version that is pinned.
+fn outside_its_pin(file: &str, pins: &[Pin]) -> Option<String> {
     let (package, rest) = file.split_once('_')?;
     let version = rest.split_once('_')?.0;
     // apt writes an epoch as `1%3a9.18`.
     let upstream = version.split_once("%3a").map_or(version, |(_, upstream)| upstream);
-    let program = PROGRAMS.iter().find(|program| program.package == package)?;
-    (!upstream.starts_with(program.version)).then(|| {
-        format!("{package} {upstream} came, {}x is pinned: the tests that use {} were not run with it", program.version, program.name)
-    })
+    let pin = pins.iter().find(|pin| pin.package == package)?;
+    (!upstream.starts_with(pin.version))
+        .then(|| format!("{package} {upstream} came, {}x is pinned: the tests that use it were not run with it", pin.version))
 }
 
 fn wrapper(program: &Program) -> String {
@@ -127,12 +140,12 @@ fn wrapper(program: &Program) -> String {
 }
 
 /// apt with lists and archives of its own, so that neither root nor the machine's state matters.
-struct Apt {
+pub(super) struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
-    fn ready(cache: &Cache) -> Result<Self> {
+    pub(super) fn ready(cache: &Cache) -> Result<Self> {
         let folder = cache.root().join("apt");
         for part in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
@@ -179,9 +192,11 @@ mod tests {
 
     #[test]
     fn a_version_outside_its_pin_is_said() {
-        assert_eq!(outside_its_pin("bind9-dnsutils_1%3a9.18.41-1_amd64.deb"), None);
-        assert_eq!(outside_its_pin("libssl3_3.0.17-1_amd64.deb"), None);
-        assert!(outside_its_pin("haproxy_3.0.11-1_amd64.deb").is_some_and(|said| said.contains("haproxy 3.0.11-1 came, 2.x is pinned")));
+        let pins = [Pin { package: "bind9-dnsutils", version: "9." }, Pin { package: "haproxy", version: "2." }];
+        assert_eq!(outside_its_pin("bind9-dnsutils_1%3a9.18.41-1_amd64.deb", &pins), None);
+        assert_eq!(outside_its_pin("libssl3_3.0.17-1_amd64.deb", &pins), None);
+        let said = outside_its_pin("haproxy_3.0.11-1_amd64.deb", &pins);
+        assert!(said.as_ref().is_some_and(|said| said.contains("haproxy 3.0.11-1 came, 2.x is pinned")), "{said:?}");
     }
 
     #[test]

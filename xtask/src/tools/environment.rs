@@ -21,6 +21,7 @@ pub(crate) fn variables(steps: &[Step], host: &Host, tools: PathBuf) -> Vec<(&'s
             Tool::Debian => {
                 variables.extend(debian::PROGRAMS.iter().map(|program| (program.variable, at(&format!("bin/{}", program.name)))))
             }
+            Tool::NodeRoot => variables.push(("MESH_TOOLS_NODE_ROOT", at("root"))),
             Tool::CargoDeny => variables.push(("MESH_TOOLS_CARGO_DENY", at("bin/cargo-deny"))),
             Tool::CargoMachete => variables.push(("MESH_TOOLS_CARGO_MACHETE", at("bin/cargo-machete"))),
             Tool::Envoy => variables.push(("MESH_TOOLS_ENVOY", at("envoy/_bin/envoy"))),

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use super::cache::Cache;
 use super::plan::{CARGO_DENY, CARGO_MACHETE, ENVOY_LOCK, GRPCURL, GRPCURL_SUM, Host, KUBECTL_LOCK, PYTHON_LOCK, Tool};
-use super::{debian, kubernetes};
+use super::{debian, kubernetes, node_root};
 use crate::shell;
 
 /// The module that grpcurl's program is in.
@@ -48,13 +48,21 @@ pub(crate) fn fetch(tool: Tool, host: &Host, stage: &Path, cache: &Cache) -> Res
         Tool::Kubernetes => kubernetes::build(stage, cache),
         Tool::Debian => {
             debian::fetch(stage, cache)?;
-            for (program, question) in
-                [("dig", "-v"), ("tcpdump", "--version"), ("ip", "-V"), ("nft", "--version"), ("iptables", "--version"), ("haproxy", "-v")]
-            {
+            for (program, question) in [
+                ("dig", "-v"),
+                ("tcpdump", "--version"),
+                ("ip", "-V"),
+                ("nft", "--version"),
+                ("iptables", "--version"),
+                ("nsenter", "--version"),
+                ("unshare", "--version"),
+                ("haproxy", "-v"),
+            ] {
                 runs(&stage.join("bin").join(program), &[question])?;
             }
             Ok(())
         }
+        Tool::NodeRoot => node_root::fetch(stage, cache),
         Tool::CargoDeny => cargo_install("cargo-deny", CARGO_DENY, &["--debug"], stage),
         Tool::CargoMachete => cargo_install("cargo-machete", CARGO_MACHETE, &[], stage),
     }

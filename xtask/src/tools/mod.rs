@@ -8,6 +8,7 @@ mod debian;
 mod environment;
 mod fetch;
 mod kubernetes;
+mod node_root;
 mod plan;
 
 use std::path::PathBuf;

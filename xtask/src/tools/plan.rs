@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
-use super::{debian, kubernetes};
+use super::{debian, kubernetes, node_root};
 
 /// Everything that tests and the bench take from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub(crate) enum Tool {
     Grpcurl,
     /// The components of Kubernetes in one binary, built from our Go module.
     Kubernetes,
-    /// dig, tcpdump, ip, nft, iptables and haproxy, from Debian's packages.
+    /// dig, tcpdump, ip, nft, iptables, nsenter, unshare and haproxy, from Debian's packages.
     Debian,
+    /// The root of a cluster's node (containerd, runc, CNI plugins and the programs of test images), from Debian's packages.
+    NodeRoot,
     /// Licences, bans and sources of our dependencies.
     CargoDeny,
     /// Dependencies that nobody uses.
@@ -61,10 +63,19 @@ pub(crate) const GRPCURL: &str = "v1.9.3";
 impl Tool {
     /// What `cargo xtask ci` needs.
     pub(crate) const TESTS: &[Self] =
-        &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::CargoDeny, Self::CargoMachete, Self::Kubernetes];
+        &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::NodeRoot, Self::CargoDeny, Self::CargoMachete, Self::Kubernetes];
     /// That and the bench's peers.
-    pub(crate) const ALL: &[Self] =
-        &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::CargoDeny, Self::CargoMachete, Self::Kubernetes, Self::Envoy];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Kubectl,
+        Self::Python,
+        Self::Grpcurl,
+        Self::Debian,
+        Self::NodeRoot,
+        Self::CargoDeny,
+        Self::CargoMachete,
+        Self::Kubernetes,
+        Self::Envoy,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -73,6 +84,7 @@ impl Tool {
             Self::Grpcurl => "grpcurl",
             Self::Kubernetes => "Kubernetes' components",
             Self::Debian => "Debian's tools",
+            Self::NodeRoot => "the nodes' root",
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
             Self::Envoy => "Envoy",
@@ -89,6 +101,10 @@ impl Tool {
             Self::Kubernetes => format!("kc-{:08x}-{}", fingerprint(&kubernetes::pins()), need(self, host.go.as_ref(), "go")?),
             Self::Debian => {
                 format!("debian-{}-{:08x}", need(self, host.debian.as_ref(), "Debian's apt-get and dpkg")?, fingerprint(&debian::pins()))
+            }
+            Self::NodeRoot => {
+                let release = need(self, host.debian.as_ref(), "Debian's apt-get and dpkg")?;
+                format!("node-root-{release}-{:08x}", fingerprint(&node_root::pins()))
             }
             Self::CargoDeny => format!("cargo-deny-{CARGO_DENY}"),
             Self::CargoMachete => format!("cargo-machete-{CARGO_MACHETE}"),
