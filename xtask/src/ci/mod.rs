@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::tools::{self, Tool};
-use crate::{shell, tidy};
+use crate::{images, shell, tidy};
 use steps::{Act, Environment, Step};
 
 /// Which steps to run; all of them if nothing is said.
@@ -52,6 +52,7 @@ fn act(step: Step, environment: &mut Environment) -> Result<()> {
     for act in step.acts(environment) {
         match act {
             Act::Tools => environment.tools = tools::bring(Tool::TESTS)?,
+            Act::Images { out } => images::for_tests(&out)?,
             Act::Tidy => tidy::run()?,
             Act::Copy { from, to } => {
                 std::fs::copy(shell::root().join(from), shell::root().join(to))
@@ -72,7 +73,7 @@ fn act(step: Step, environment: &mut Environment) -> Result<()> {
 }
 
 /// `$CARGO_TARGET_DIR`, else a folder beside the tools, keyed by compiler, so that a fresh clone finds its dependencies built.
-fn target() -> Result<PathBuf> {
+pub(crate) fn target() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("CARGO_TARGET_DIR").filter(|given| !given.is_empty()) {
         return Ok(shell::root().join(given));
     }

@@ -45,6 +45,8 @@ pub(crate) enum Act {
     Tools,
     /// Runs tidy in this process.
     Tidy,
+    /// Writes the container images that tests load into that folder.
+    Images { out: PathBuf },
     /// Copies a file of the repository.
     Copy { from: &'static str, to: &'static str },
     /// Runs a program; `None` is cargo.
@@ -90,9 +92,12 @@ impl Step {
             Self::Alone => environment.members.iter().map(|member| cargo(&format!("check --quiet --locked -p {member}"))).collect(),
             Self::Test => {
                 let mesh = environment.target.join("debug").join("mesh").display().to_string();
-                let variables: Vec<_> = environment.tools.iter().cloned().chain([("MESH_BIN", mesh)]).collect();
+                let images = environment.target.join("images");
+                let own = [("MESH_BIN", mesh), ("MESH_IMAGES", images.display().to_string())];
+                let variables: Vec<_> = environment.tools.iter().cloned().chain(own).collect();
                 vec![
                     cargo("build --locked -p mesh"),
+                    Act::Images { out: images },
                     environment.cargo("test --workspace --locked", &variables),
                     // A workspace of its own with the product's versions: a lock file there would only drift.
                     Act::Copy { from: "Cargo.lock", to: "fuzz/Cargo.lock" },
@@ -166,7 +171,9 @@ mod tests {
     #[test]
     fn tests_are_told_where_the_binary_and_the_tools_are() {
         let acts = Step::Test.acts(&environment());
-        let given = variables(&acts[1]);
+        assert_eq!(acts[1], Act::Images { out: "/target/images".into() });
+        let given = variables(&acts[2]);
+        assert!(given.contains(&("MESH_IMAGES", "/target/images".to_owned())), "{given:?}");
         assert!(given.contains(&("MESH_BIN", "/target/debug/mesh".to_owned())), "{given:?}");
         assert!(given.contains(&("MESH_TOOLS_DIG", "/cache/dig".to_owned())), "{given:?}");
     }
