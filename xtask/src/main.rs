@@ -1,9 +1,11 @@
 //! `cargo xtask`: what a person and CI run on this repository. `ci` is all of it, in order; `tidy` checks what no compiler does;
-//! `tools` brings the programs that tests use.
+//! `tools` brings the programs that tests use; `images` makes container images, and `clusters` real clusters to try them on.
 
 #![allow(clippy::print_stdout, reason = "a command's output is its product")]
 
 mod ci;
+mod clusters;
+mod images;
 mod shell;
 mod tidy;
 mod tools;
@@ -22,6 +24,11 @@ enum Command {
     Tidy,
     /// Fetches what tests use into a cache outside the clone.
     Tools(tools::Options),
+    /// Builds the container images, as archives that any container engine imports.
+    Images(images::Options),
+    /// Two real Kubernetes clusters on this machine, as root.
+    #[command(subcommand)]
+    Clusters(clusters::Options),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +36,8 @@ fn main() -> ExitCode {
         Command::Ci(options) => ci::run(&options),
         Command::Tidy => tidy::run(),
         Command::Tools(options) => tools::run(&options),
+        Command::Images(options) => images::run(&options),
+        Command::Clusters(options) => clusters::run(&options),
     };
     // Not `main() -> Result`: with RUST_BACKTRACE set, a failed check would end in a page of frames.
     if let Err(error) = done {
