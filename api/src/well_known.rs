@@ -71,3 +71,5 @@ pub const MCS_SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster"
 pub const CLUSTER_ID_PROPERTY: &str = "cluster.clusterset.k8s.io";
 /// The ClusterProperty that holds the cluster set's name while the cluster is a member.
 pub const CLUSTER_SET_PROPERTY: &str = "clusterset.k8s.io";
+/// The value of [`CLUSTER_SET_PROPERTY`]. Every pair of clusters stands alone, so there is no set that could have a name of its own.
+pub const CLUSTER_SET: &str = "isthmus";

@@ -174,6 +174,8 @@ pub struct Service {
     pub id: ServiceId,
     /// Its cluster IPs; none when it is headless.
     pub addresses: Vec<IpAddr>,
+    /// Whether it is to have none.
+    pub headless: bool,
     /// Its ports.
     pub ports: Vec<ExportedPort>,
     /// What of a remote service it stands for; none for a service of this cluster.

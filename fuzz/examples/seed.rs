@@ -55,9 +55,20 @@ fn main() -> std::io::Result<()> {
         labels: [("team".to_owned(), "shop".to_owned())].into(),
         ..ExportedService::default()
     };
+    let merged = ExportedService {
+        created_at: 1_760_000_000,
+        session_affinity: "ClientIP".to_owned(),
+        session_affinity_timeout: 10,
+        internal_traffic_policy: "Local".to_owned(),
+        traffic_distribution: "PreferClose".to_owned(),
+        annotations: [("note".to_owned(), "for all".to_owned())].into(),
+        ip_families: vec!["IPv6".to_owned(), "IPv4".to_owned()],
+        ..service.clone()
+    };
     let complete = Some(Complete { cluster_id: CLUSTER.to_owned() });
     let full = ExportsUpdate { full: true, upserts: vec![service], complete, lease_seconds: 30, ..ExportsUpdate::default() };
     write("exports", "full", &full.encode_to_vec())?;
+    write("exports", "merged", &ExportsUpdate { upserts: vec![merged], ..full }.encode_to_vec())?;
     write("exports", "removal", &ExportsUpdate { removals: id().into_iter().collect(), ..ExportsUpdate::default() }.encode_to_vec())
 }
 

@@ -16,16 +16,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource, ResourceExt as _};
-use mesh_api::crd::{Link, LinkStatus, Said, ServiceExport, ServiceImport, conditions};
-use mesh_api::well_known::MANAGED_BY_ISTHMUS;
+use mesh_api::crd::mcs::ClusterPropertySpec;
+use mesh_api::crd::{ClusterProperty, Link, LinkStatus, Said, ServiceExport, ServiceImport, conditions};
+use mesh_api::well_known::{MANAGED_BY, MANAGED_BY_ISTHMUS};
 use mesh_names::{ClusterName, ServiceId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::model::{Import, Object, ObjectId};
-use crate::plan::Change;
-use crate::status::LinkSays;
+use crate::model::{Import, MirrorService, Object, ObjectId, Wish};
+use crate::plan::{Change, PropertyChange};
+use crate::status::{self, LinkSays};
 
 /// A write that failed; it is planned again.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +68,9 @@ async fn apply_one(client: &Client, change: Change) -> Result<(), NotApplied> {
 
 async fn create(client: &Client, object: &Object) -> Result<(), kube::Error> {
     match object {
-        Object::Service(it) => post::<Service>(client, it.id.namespace().as_str(), bodies::service(it)).await.map(drop),
+        Object::Service(it) => create_service(client, it).await,
         Object::Slice(it) => post::<EndpointSlice>(client, it.namespace.as_str(), bodies::slice(it)).await.map(drop),
+        Object::Headless(it) => post::<EndpointSlice>(client, it.namespace.as_str(), bodies::headless(it)).await.map(drop),
         Object::Import(it) => {
             post::<ServiceImport>(client, it.id.namespace().as_str(), bodies::import(it)).await?;
             import_status(client, it).await
@@ -76,13 +78,27 @@ async fn create(client: &Client, object: &Object) -> Result<(), kube::Error> {
     }
 }
 
+async fn create_service(client: &Client, service: &MirrorService) -> Result<(), kube::Error> {
+    let namespace = service.id.namespace().as_str();
+    match post::<Service>(client, namespace, bodies::service(service)).await {
+        // The address that it had is another's by now, or of another range: any other is better than none.
+        Err(kube::Error::Api(status)) if status.code == 422 && service.address.0.is_some() => {
+            let anywhere = MirrorService { address: Wish(None), ..service.clone() };
+            post::<Service>(client, namespace, bodies::service(&anywhere)).await.map(drop)
+        }
+        posted => posted.map(drop),
+    }
+}
+
 async fn update(client: &Client, object: &Object) -> Result<(), kube::Error> {
     match object {
-        Object::Service(it) => merge::<Service>(client, &it.id, &bodies::service(it)).await,
-        Object::Slice(it) => {
-            let api = namespaced::<EndpointSlice>(client, it.namespace.as_str());
-            api.patch(&it.name, &PatchParams::default(), &Patch::Merge(bodies::slice(it))).await.map(drop)
+        // Its addresses stay as they were made, and so do their families.
+        Object::Service(it) => {
+            let body = bodies::service(&MirrorService { address: Wish(None), families: Wish(None), ..it.clone() });
+            merge::<Service>(client, &it.id, &body).await
         }
+        Object::Slice(it) => update_slice(client, it.namespace.as_str(), &it.name, bodies::slice(it)).await,
+        Object::Headless(it) => update_slice(client, it.namespace.as_str(), &it.name, bodies::headless(it)).await,
         Object::Import(it) => {
             let api = namespaced::<ServiceImport>(client, it.id.namespace().as_str());
             let held = api.get(it.id.name().as_str()).await?;
@@ -96,6 +112,10 @@ async fn update(client: &Client, object: &Object) -> Result<(), kube::Error> {
     }
 }
 
+async fn update_slice(client: &Client, namespace: &str, name: &str, body: Value) -> Result<(), kube::Error> {
+    namespaced::<EndpointSlice>(client, namespace).patch(name, &PatchParams::default(), &Patch::Merge(body)).await.map(drop)
+}
+
 async fn delete(client: &Client, id: &ObjectId, uid: String) -> Result<(), kube::Error> {
     use crate::model::Kind;
     let params = DeleteParams::default().preconditions(Preconditions { uid: Some(uid), resource_version: None });
@@ -107,13 +127,44 @@ async fn delete(client: &Client, id: &ObjectId, uid: String) -> Result<(), kube:
     }
 }
 
+/// Carries out changes of the cluster's properties, and returns those that failed.
+pub async fn properties(client: &Client, changes: Vec<PropertyChange>) -> Vec<NotApplied> {
+    let api: Api<ClusterProperty> = Api::all(client.clone());
+    let mut failed = Vec::new();
+    for change in changes {
+        let (what, name, done) = match change {
+            PropertyChange::Create(name, value) => {
+                let mut property = ClusterProperty::new(name, ClusterPropertySpec { value });
+                property.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGED_BY_ISTHMUS.to_owned())].into());
+                ("create", name, api.create(&PostParams::default(), &property).await.map(drop))
+            }
+            PropertyChange::Update(name, value) => {
+                let body = Patch::Merge(json!({ "spec": { "value": value } }));
+                ("update", name, api.patch(name, &PatchParams::default(), &body).await.map(drop))
+            }
+            PropertyChange::Delete(name, uid) => {
+                let params = DeleteParams::default().preconditions(Preconditions { uid: Some(uid), resource_version: None });
+                ("delete", name, api.delete(name, &params).await.map(drop))
+            }
+        };
+        match done {
+            Ok(()) => tracing::info!(what, object = %format_args!("ClusterProperty {name}"), "applied"),
+            // The cache was a moment behind: the next plan knows better.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(source) => failed.push(NotApplied { what, object: format!("ClusterProperty {name}"), source }),
+        }
+    }
+    failed
+}
+
 async fn import_status(client: &Client, import: &Import) -> Result<(), kube::Error> {
     let api = namespaced::<ServiceImport>(client, import.id.namespace().as_str());
     let held = api.get(import.id.name().as_str()).await?;
+    let generation = held.metadata.generation;
     let held = held.status.map(|status| status.conditions).unwrap_or_default();
-    let ready = Said { kind: "Ready", status: Some(true), reason: "Ready".to_owned(), message: String::new() };
     let clusters: Vec<Value> = import.clusters.iter().map(|id| json!({ "cluster": id })).collect();
-    let status = json!({ "status": { "clusters": clusters, "conditions": conditions(&held, &[ready], None, &now()) } });
+    let said = conditions(&held, &[status::of_import(import)], generation, &now());
+    let status = json!({ "status": { "clusters": clusters, "conditions": said } });
     api.patch_status(import.id.name().as_str(), &PatchParams::default(), &Patch::Merge(status)).await.map(drop)
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use mesh_api::translate::{ExportedPort, ExportedProperties, Transport};
+use mesh_api::translate::{ExportedPort, ExportedProperties, IpFamily, Transport};
 use mesh_names::{ClusterId, ClusterName, Handle, Label, PortName, ServiceId, SpiffeId, TrustDomain};
 use mesh_topology::{Gateway, ImportKind};
 use mesh_trust::Bundle;
@@ -21,12 +21,43 @@ pub struct Seen {
     pub namespaces: BTreeSet<Label>,
     /// The addresses of this cluster's own gateways.
     pub gateways: BTreeSet<IpAddr>,
+    /// The families that Services of this cluster have addresses of.
+    pub families: BTreeSet<IpFamily>,
     /// This cluster's ServiceExports.
     pub exports: BTreeMap<ServiceId, OwnExport>,
     /// Names of Services and ServiceImports that are not ours.
     pub taken: BTreeSet<(Kind, ServiceId)>,
+    /// What serves this cluster's headless Services.
+    pub pods: BTreeMap<ServiceId, OwnPods>,
     /// Our objects, by what they are.
     pub objects: BTreeMap<ObjectId, Found>,
+    /// The cluster's properties; none before they were listed.
+    pub properties: Option<Properties>,
+    /// Whether a Link or a Peer ties it to another cluster; none while that is not known.
+    pub member: Option<bool>,
+}
+
+/// What serves a headless Service of this cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnPods {
+    /// The ready ones: addresses and hostnames.
+    pub endpoints: BTreeSet<(IpAddr, Option<Label>)>,
+    /// Their ports, by the name that the Service has for them.
+    pub ports: Vec<SlicePort>,
+}
+
+/// ClusterProperties by name.
+pub type Properties = BTreeMap<String, FoundProperty>;
+
+/// A ClusterProperty as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundProperty {
+    /// What it says.
+    pub value: String,
+    /// Its uid: what a deletion must still find.
+    pub uid: String,
+    /// Whether the mesh wrote it.
+    pub ours: bool,
 }
 
 /// A Link whose spec can be used.
@@ -154,8 +185,32 @@ pub enum Object {
     Service(MirrorService),
     /// An EndpointSlice.
     Slice(MirrorSlice),
+    /// An EndpointSlice of a headless service of the cluster set.
+    Headless(HeadlessSlice),
     /// A ServiceImport.
     Import(Import),
+}
+
+/// An EndpointSlice that shows the endpoints which one cluster contributes to a headless service of the cluster set. It belongs to no
+/// Service: who reads it looks for the standard's labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadlessSlice {
+    /// Its namespace.
+    pub namespace: Label,
+    /// Its name.
+    pub name: String,
+    /// The imported service.
+    pub service: Label,
+    /// The ServiceImport's uid: what the slice is owned by.
+    pub uid: String,
+    /// The cluster, as a label's value.
+    pub source: String,
+    /// Whether its addresses are IPv6.
+    pub v6: bool,
+    /// Addresses and hostnames: of pods in their own cluster, of stand-ins elsewhere.
+    pub endpoints: BTreeSet<(IpAddr, Option<Label>)>,
+    /// The ports at those addresses.
+    pub ports: Vec<SlicePort>,
 }
 
 /// A selectorless Service that stands for something of another cluster, or of the cluster set.
@@ -173,6 +228,8 @@ pub struct MirrorService {
     pub proxyless: bool,
     /// The address to have again, of one that was deleted behind our back; never compared, an address can't change.
     pub address: Wish<IpAddr>,
+    /// The families to have addresses of, the first one first; never compared, they stay as they were made.
+    pub families: Wish<Vec<IpFamily>>,
 }
 
 /// What a mirror Service stands for. The imported service lies in the same namespace.
@@ -244,14 +301,57 @@ pub struct MirrorSlice {
     pub name: String,
     /// The mirror Service that it belongs to.
     pub service: Label,
-    /// The Link that it belongs to; none for the cluster set's.
-    pub link: Option<Owner>,
+    /// What it is there for.
+    pub of: SliceOf,
     /// Whether its addresses are IPv6.
     pub v6: bool,
     /// Our gateways.
     pub addresses: BTreeSet<IpAddr>,
     /// For each port of the Service, by name, the gateways' port.
     pub ports: Vec<SlicePort>,
+}
+
+/// What a slice is there for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SliceOf {
+    /// The mirror of one link's service.
+    Link(Owner),
+    /// What one cluster contributes to a service of the cluster set: the ports that it exposes, and no others.
+    Import {
+        /// The imported service.
+        service: Label,
+        /// The ServiceImport's uid: what the slice is owned by.
+        uid: String,
+        /// The cluster, as a label's value.
+        source: String,
+    },
+}
+
+impl SliceOf {
+    /// The Link that it belongs to.
+    #[must_use]
+    pub fn link(&self) -> Option<&Owner> {
+        match self {
+            Self::Link(owner) => Some(owner),
+            Self::Import { .. } => None,
+        }
+    }
+
+    /// The uid of the ServiceImport that it belongs to.
+    #[must_use]
+    pub fn import_uid(&self) -> Option<&str> {
+        match self {
+            Self::Link(_) => None,
+            Self::Import { uid, .. } => Some(uid),
+        }
+    }
+}
+
+/// A cluster's id as a label's value, which is shorter than an id may be.
+#[must_use]
+pub fn source_of(cluster: &ClusterId) -> String {
+    let cut: String = cluster.as_str().chars().take(63).collect();
+    cut.trim_end_matches(['-', '.']).to_owned()
 }
 
 /// One port of a slice.
@@ -263,8 +363,8 @@ pub struct SlicePort {
     pub transport: Transport,
     /// What is spoken on it.
     pub app_protocol: Option<String>,
-    /// Where the gateways listen for it.
-    pub egress: u16,
+    /// Where the slice's addresses listen for it.
+    pub number: u16,
 }
 
 /// A ServiceImport.
@@ -280,8 +380,12 @@ pub struct Import {
     pub ips: Vec<IpAddr>,
     /// Who contributes.
     pub clusters: BTreeSet<ClusterId>,
-    /// What the oldest export says.
+    /// What the oldest export says; the families are those of the addresses.
     pub properties: ExportedProperties,
+    /// Whether it can be used.
+    pub ready: bool,
+    /// Why it can't be; never compared.
+    pub pending: Wish<&'static str>,
 }
 
 impl Object {
@@ -291,6 +395,7 @@ impl Object {
         match self {
             Self::Service(it) => ObjectId::service(&it.id),
             Self::Slice(it) => ObjectId { kind: Kind::Slice, namespace: it.namespace.clone(), name: it.name.clone() },
+            Self::Headless(it) => ObjectId { kind: Kind::Slice, namespace: it.namespace.clone(), name: it.name.clone() },
             Self::Import(it) => ObjectId { kind: Kind::Import, ..ObjectId::service(&it.id) },
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_api::client::causes::Causes;
+use mesh_api::translate::Transport;
 use mesh_names::{ClusterName, ServiceId};
 use mesh_runtime::clock;
 use mesh_runtime::drain::Drain;
@@ -96,6 +97,7 @@ impl Reconciler {
         let changes = std::mem::take(&mut plan.changes);
         self.metrics.writes.inc_by(u64::try_from(changes.len()).unwrap_or(u64::MAX));
         let mut failed = apply::apply(&self.client, changes).await;
+        failed.extend(apply::properties(&self.client, std::mem::take(&mut plan.properties)).await);
         failed.extend(self.bundles_of_peers(&seen, &complete).await);
         failed.extend(self.statuses(&seen, &told, &plan).await);
         self.metrics.failed.inc_by(u64::try_from(failed.len()).unwrap_or(u64::MAX));
@@ -188,7 +190,7 @@ fn remote(link: &ClusterName, id: &ServiceId, one: &Believed, handles_valid: boo
     Remote {
         link: link.clone(),
         service: id.clone(),
-        ports: exported.ports.iter().map(port).collect(),
+        ports: exported.ports.iter().filter(|port| port.transport != Transport::Sctp).map(port).collect(),
         identities: one.identities.clone(),
         addresses: Vec::new(),
         endpoints: exported.endpoints.iter().map(endpoint).collect(),

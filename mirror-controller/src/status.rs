@@ -8,8 +8,8 @@ use mesh_names::ServiceId;
 use mesh_topology::LinkHealth;
 
 use crate::linked::LinkTold;
-use crate::model::SeenLink;
-use crate::plan::{ExportSays, Refusal};
+use crate::model::{Import, NotExported, SeenLink};
+use crate::plan::{Conflict, ExportSays, Refusal};
 
 /// What a Link is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,25 +53,44 @@ pub fn of_link(
     }
 }
 
-/// What a ServiceExport says (KEP-1645).
+/// What a ServiceExport says (KEP-1645). Peers pull what is exported, so what is ready is `Ready`, not `Exported`.
 #[must_use]
 pub fn of_export(says: &ExportSays) -> Vec<Said> {
     if let Some(why) = says.invalid {
-        let text = format!("{}: a Service of the same name that can be exported is needed", why.reason());
-        return vec![said("Valid", Some(false), why.reason(), text), said("Ready", Some(false), "Pending", "not valid".to_owned())];
+        let text = match why {
+            NotExported::NoService => "there is no Service of this name: make it, or delete this export",
+            NotExported::InvalidServiceType => "a Service of type ExternalName can't be exported",
+        };
+        let pending = "nothing is exported before the export is valid";
+        let none = said("Conflict", Some(false), "NoConflicts", "an export that is not valid takes part in nothing".to_owned());
+        let valid = said("Valid", Some(false), why.reason(), text.to_owned());
+        return vec![valid, said("Ready", Some(false), "Pending", pending.to_owned()), none];
     }
-    let reasons: Vec<&str> = says.conflicts.iter().map(|conflict| conflict.reason()).collect();
-    let conflict = if reasons.is_empty() {
-        said("Conflict", Some(false), "NoConflicts", String::new())
-    } else {
-        let text = "the exports of this name in the cluster set differ; the oldest decides".to_owned();
-        Said { reason: reasons.join(","), ..said("Conflict", Some(true), "", text) }
+    let ready = match says.failed {
+        Some(why) => said("Ready", Some(false), "Failed", why.message().to_owned()),
+        None => said("Ready", Some(true), "Ready", "peers that may import it can".to_owned()),
     };
-    vec![
-        said("Valid", Some(true), "Valid", String::new()),
-        said("Ready", Some(true), "Exported", "peers that may import it can".to_owned()),
-        conflict,
-    ]
+    let mut all = vec![said("Valid", Some(true), "Valid", "the Service can be exported".to_owned()), ready];
+    all.extend(says.conflicts.as_ref().map(conflict));
+    all
+}
+
+fn conflict(conflicts: &BTreeSet<Conflict>) -> Said {
+    let reasons: Vec<&str> = conflicts.iter().map(|conflict| conflict.reason()).collect();
+    if reasons.is_empty() {
+        return said("Conflict", Some(false), "NoConflicts", "all exports of this name in the cluster set are alike".to_owned());
+    }
+    let text = "the exports of this name in the cluster set differ; the oldest decides".to_owned();
+    said("Conflict", Some(true), &reasons.join(","), text)
+}
+
+/// What a ServiceImport says (KEP-1645). It never says `IPFamilyNotSupported`: gateways carry between the families.
+#[must_use]
+pub fn of_import(import: &Import) -> Said {
+    if import.ready {
+        return said("Ready", Some(true), "Ready", "the service can be called".to_owned());
+    }
+    said("Ready", Some(false), "Pending", import.pending.0.unwrap_or_default().to_owned())
 }
 
 fn state(told: &LinkTold, health: LinkHealth) -> &'static str {
@@ -145,15 +164,45 @@ fn said(kind: &'static str, status: Option<bool>, reason: &str, message: String)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Failed;
     use crate::plan::tests::world::{link, listed};
     use expect_test::{Expect, expect};
 
     fn check(told: &LinkTold, health: LinkHealth, expected: Expect) {
         let says = of_link(&link("east"), told, health, Some(1), None);
+        expected.assert_eq(&format!("{}: {}", says.state, show(&says.conditions)));
+    }
+
+    fn show(conditions: &[Said]) -> String {
         let status =
             |said: &Said| format!("{}={} {}", said.kind, said.status.map_or("?", |yes| if yes { "yes" } else { "no" }), said.reason);
-        let conditions: Vec<String> = says.conditions.iter().map(status).collect();
-        expected.assert_eq(&format!("{}: {}", says.state, conditions.join(", ")));
+        conditions.iter().map(status).collect::<Vec<_>>().join(", ")
+    }
+
+    fn check_export(says: &ExportSays, expected: Expect) {
+        expected.assert_eq(&show(&of_export(says)));
+    }
+
+    #[test]
+    fn an_export_says_whether_it_is_valid_and_ready_and_what_it_conflicts_in() {
+        let good = ExportSays { invalid: None, failed: None, conflicts: Some(BTreeSet::new()) };
+        check_export(&good, expect!["Valid=yes Valid, Ready=yes Ready, Conflict=no NoConflicts"]);
+        let conflicts = Some([Conflict::Labels, Conflict::Ports].into());
+        check_export(
+            &ExportSays { conflicts, ..good.clone() },
+            expect!["Valid=yes Valid, Ready=yes Ready, Conflict=yes PortConflict,LabelsConflict"],
+        );
+        check_export(&ExportSays { conflicts: None, ..good.clone() }, expect!["Valid=yes Valid, Ready=yes Ready"]);
+        check_export(
+            &ExportSays { failed: Some(Failed::NoPorts), ..good.clone() },
+            expect!["Valid=yes Valid, Ready=no Failed, Conflict=no NoConflicts"],
+        );
+        for (invalid, expected) in [
+            (NotExported::NoService, expect!["Valid=no NoService, Ready=no Pending, Conflict=no NoConflicts"]),
+            (NotExported::InvalidServiceType, expect!["Valid=no InvalidServiceType, Ready=no Pending, Conflict=no NoConflicts"]),
+        ] {
+            check_export(&ExportSays { invalid: Some(invalid), ..good.clone() }, expected);
+        }
     }
 
     #[test]

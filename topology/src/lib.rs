@@ -2,15 +2,13 @@
 //!
 //! A [`Snapshot`] is immutable; its one writer makes the next from a [`Change`]. Everything that decides reads one snapshot: what a host
 //! or an address means ([`resolve`]), where a request goes ([`route`]), and what a gateway or an inbound proxy may hand to a peer
-//! ([`deliver`]). What a worker measures itself is in [`loads`]; whether a link lives is decided in [`health`]; [`merge`] makes one
-//! service of the cluster set out of many exports.
+//! ([`deliver`]). What a worker measures itself is in [`loads`]; whether a link lives is decided in [`health`].
 
 pub mod change;
 pub mod deliver;
 pub mod health;
 pub mod loads;
 mod locality;
-pub mod merge;
 pub mod model;
 mod pick;
 pub mod resolve;

@@ -1,9 +1,11 @@
 //! Exports: other people's statements. Everything is parsed and bounded; whether it is *believed* is the mirror controller's plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use mesh_names::{Handle, Label, PortName, Protocol, ServiceId, ServicePort, SpiffeId};
 
+use super::metadata::{ANNOTATIONS_MAX, LABELS_MAX, PAIRS_MAX, is_qualified, travelling_annotations, travelling_labels};
 use super::{
     ENDPOINTS_MAX, IDENTITIES_MAX, Invalid, PORTS_MAX, bounded, each, name, name_if_any, number, service_id, service_ref, text_if_any,
     texts,
@@ -33,21 +35,124 @@ pub struct Exported {
     pub properties: ExportedProperties,
 }
 
-/// What the Multi-Cluster Services API merges beside ports: the oldest export's wins. Empty text means not set.
+/// What the Multi-Cluster Services API merges beside ports: the oldest export's wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportedProperties {
-    /// `None` or `ClientIP`.
-    pub session_affinity: String,
-    /// Seconds; 0 when not set.
-    pub session_affinity_timeout: u32,
-    /// `Cluster` or `Local`.
-    pub internal_traffic_policy: String,
-    /// As on Services.
-    pub traffic_distribution: String,
+    /// Whether a client stays with an endpoint.
+    pub session_affinity: SessionAffinity,
+    /// Which endpoints a node's clients may use.
+    pub internal_traffic_policy: TrafficPolicy,
+    /// As on Services, when it is set.
+    pub traffic_distribution: Option<String>,
+    /// The families of its addresses, the first one first; none when the exporter did not say.
+    pub ip_families: Vec<IpFamily>,
     /// `spec.exportedLabels`.
     pub labels: BTreeMap<String, String>,
     /// `spec.exportedAnnotations`.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Whether a client stays with an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionAffinity {
+    /// It does not.
+    #[default]
+    None,
+    /// It does, as known by its address.
+    ClientIp {
+        /// For how long; 0 when that was not said.
+        seconds: u32,
+    },
+}
+
+impl SessionAffinity {
+    /// As Kubernetes writes it; what is not known is none.
+    #[must_use]
+    pub fn read(text: &str, seconds: u32) -> Self {
+        if text == "ClientIP" { Self::ClientIp { seconds: seconds.min(AFFINITY_SECONDS_MAX) } } else { Self::None }
+    }
+
+    /// As Kubernetes writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::ClientIp { .. } => "ClientIP",
+        }
+    }
+
+    /// For how long; none when that was not said.
+    #[must_use]
+    pub fn seconds(self) -> Option<u32> {
+        match self {
+            Self::None | Self::ClientIp { seconds: 0 } => None,
+            Self::ClientIp { seconds } => Some(seconds),
+        }
+    }
+}
+
+/// Which endpoints a node's clients may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All.
+    #[default]
+    Cluster,
+    /// Those of the same node.
+    Local,
+}
+
+impl TrafficPolicy {
+    /// As Kubernetes writes it; what is not known is the default.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        if text == "Local" { Self::Local } else { Self::Cluster }
+    }
+
+    /// As Kubernetes writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Local => "Local",
+        }
+    }
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpFamily {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() { Self::V6 } else { Self::V4 }
+    }
+
+    /// As Kubernetes writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    /// As Kubernetes writes a list of them: what is not known, or comes twice, is passed over.
+    #[must_use]
+    pub fn read(of: &[String]) -> Vec<Self> {
+        let mut families = Vec::new();
+        for text in of {
+            let known = [Self::V4, Self::V6].into_iter().find(|family| family.as_str() == text);
+            families.extend(known.filter(|family| !families.contains(family)));
+        }
+        families
+    }
 }
 
 /// A port of an exported service.
@@ -142,10 +247,11 @@ impl From<&Exported> for proto::ExportedService {
             created_at: of.created_at,
             proxyless: of.proxyless,
             allow_unmeshed: of.allow_unmeshed,
-            session_affinity: of.properties.session_affinity.clone(),
-            session_affinity_timeout: of.properties.session_affinity_timeout,
-            internal_traffic_policy: of.properties.internal_traffic_policy.clone(),
-            traffic_distribution: of.properties.traffic_distribution.clone(),
+            session_affinity: of.properties.session_affinity.as_str().to_owned(),
+            session_affinity_timeout: of.properties.session_affinity.seconds().unwrap_or_default(),
+            internal_traffic_policy: of.properties.internal_traffic_policy.as_str().to_owned(),
+            traffic_distribution: of.properties.traffic_distribution.clone().unwrap_or_default(),
+            ip_families: of.properties.ip_families.iter().map(|family| family.as_str().to_owned()).collect(),
             labels: of.properties.labels.clone().into_iter().collect(),
             annotations: of.properties.annotations.clone().into_iter().collect(),
         }
@@ -165,14 +271,26 @@ impl TryFrom<&proto::ExportedService> for Exported {
             created_at: of.created_at,
             proxyless: of.proxyless,
             allow_unmeshed: of.allow_unmeshed,
-            properties: ExportedProperties {
-                session_affinity: word("exported.session_affinity", &of.session_affinity)?,
-                session_affinity_timeout: of.session_affinity_timeout,
-                internal_traffic_policy: word("exported.internal_traffic_policy", &of.internal_traffic_policy)?,
-                traffic_distribution: word("exported.traffic_distribution", &of.traffic_distribution)?,
-                labels: metadata("exported.labels", LABELS_MAX, &of.labels)?,
-                annotations: metadata("exported.annotations", ANNOTATIONS_MAX, &of.annotations)?,
-            },
+            properties: of.try_into()?,
+        })
+    }
+}
+
+impl TryFrom<&proto::ExportedService> for ExportedProperties {
+    type Error = Invalid;
+
+    fn try_from(of: &proto::ExportedService) -> Result<Self, Invalid> {
+        let distribution = word("exported.traffic_distribution", &of.traffic_distribution)?;
+        bounded("exported.ip_families", of.ip_families.len(), FAMILIES_MAX)?;
+        bounded_pairs("exported.labels", LABELS_MAX, &of.labels)?;
+        bounded_pairs("exported.annotations", ANNOTATIONS_MAX, &of.annotations)?;
+        Ok(Self {
+            session_affinity: SessionAffinity::read(&word("exported.session_affinity", &of.session_affinity)?, of.session_affinity_timeout),
+            internal_traffic_policy: TrafficPolicy::read(&word("exported.internal_traffic_policy", &of.internal_traffic_policy)?),
+            traffic_distribution: if distribution.is_empty() { None } else { Some(distribution) },
+            ip_families: IpFamily::read(&of.ip_families),
+            labels: travelling_labels(of.labels.iter(), LABELS_MAX),
+            annotations: travelling_annotations(of.annotations.iter(), ANNOTATIONS_MAX),
         })
     }
 }
@@ -184,7 +302,7 @@ fn port(of: &proto::ExportedPort) -> Result<ExportedPort, Invalid> {
         name: name_if_any("exported.ports.name", &of.name)?,
         number: number("exported.ports.number", of.number)?,
         transport,
-        app_protocol: if app_protocol.is_empty() { None } else { Some(app_protocol) },
+        app_protocol: Some(app_protocol).filter(|protocol| is_qualified(protocol)),
     })
 }
 
@@ -202,21 +320,17 @@ fn word(field: &'static str, text: &str) -> Result<String, Invalid> {
     Ok(text.to_owned())
 }
 
-fn metadata(
-    field: &'static str,
-    bytes_max: usize,
-    of: &std::collections::HashMap<String, String>,
-) -> Result<BTreeMap<String, String>, Invalid> {
+fn bounded_pairs(field: &'static str, bytes_max: usize, of: &HashMap<String, String>) -> Result<(), Invalid> {
     bounded(field, of.len(), PAIRS_MAX)?;
-    bounded(field, of.iter().map(|(key, value)| key.len() + value.len()).sum(), bytes_max)?;
-    Ok(of.clone().into_iter().collect())
+    bounded(field, of.iter().map(|(key, value)| key.len() + value.len()).sum(), bytes_max)
 }
 
 /// Kubernetes' own limit for an application protocol (a qualified name).
 const WORD_MAX: usize = 317;
-const PAIRS_MAX: usize = 64;
-const LABELS_MAX: usize = 16 * 1024;
-const ANNOTATIONS_MAX: usize = 64 * 1024;
+/// There are two.
+const FAMILIES_MAX: usize = 2;
+/// Kubernetes' own limit: a day.
+const AFFINITY_SECONDS_MAX: u32 = 86_400;
 
 #[cfg(test)]
 mod tests {
@@ -245,7 +359,7 @@ mod tests {
             created_at: 17,
             proxyless: false,
             allow_unmeshed: true,
-            properties: ExportedProperties { session_affinity: "ClientIP".into(), ..ExportedProperties::default() },
+            properties: ExportedProperties { session_affinity: SessionAffinity::ClientIp { seconds: 7 }, ..ExportedProperties::default() },
         };
         let said = proto::ExportedService::from(&exported);
         assert_eq!(Exported::try_from(&said).unwrap(), exported);

@@ -5,11 +5,15 @@
 
 mod discovery;
 mod exports;
+mod metadata;
+mod offered;
 mod remote;
 mod service;
 
 pub use discovery::{Told, bundle_said, key_of, kind_of, own, said, told, told_removed};
-pub use exports::{Exported, ExportedEndpoint, ExportedPort, ExportedProperties, Transport};
+pub use exports::{Exported, ExportedEndpoint, ExportedPort, ExportedProperties, IpFamily, SessionAffinity, TrafficPolicy, Transport};
+pub use metadata::travels;
+pub use offered::{is_headless, offered_ports, offered_properties};
 
 use std::fmt::Display;
 use std::net::IpAddr;

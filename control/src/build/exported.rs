@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mesh_api::translate::{Exported, ExportedEndpoint, ExportedProperties, Transport};
+use mesh_api::translate::{Exported, ExportedEndpoint};
 use mesh_names::SpiffeId;
 use mesh_topology::{Endpoint, Export, Mesh, Service};
 
 use super::Context;
-use crate::observed::{ObjectName, ServiceExport};
+use crate::observed::ObjectName;
 
 impl Context<'_> {
     /// An export whose endpoints all lack a proxy, and may be served so, is marked proxyless; where some have one, only those are told,
@@ -22,14 +22,15 @@ impl Context<'_> {
         let identities: BTreeSet<SpiffeId> = told.iter().filter(|endpoint| proxied(endpoint)).map(|one| one.identity.clone()).collect();
         Some(Exported {
             id: service.id.clone(),
-            headless: service.headless(),
-            ports: observed.ports.iter().filter(|port| port.transport != Transport::Sctp).cloned().collect(),
+            headless: observed.headless,
+            // Those that the mesh can't carry (SCTP), too: they are part of the import.
+            ports: observed.ports.clone(),
             identities: identities.into_iter().collect(),
             endpoints: told.into_iter().map(|endpoint| told_of(endpoint)).collect(),
             created_at: made.created_at,
             proxyless,
             allow_unmeshed: export.allow_unmeshed,
-            properties: properties(&observed.properties, made),
+            properties: observed.properties.clone().with_metadata(&made.exported_labels, &made.exported_annotations),
         })
     }
 }
@@ -41,8 +42,4 @@ fn told_of(endpoint: &Endpoint) -> ExportedEndpoint {
         ready: endpoint.ready,
         weight: endpoint.weight,
     }
-}
-
-fn properties(of: &ExportedProperties, export: &ServiceExport) -> ExportedProperties {
-    ExportedProperties { labels: export.exported_labels.clone(), annotations: export.exported_annotations.clone(), ..of.clone() }
 }

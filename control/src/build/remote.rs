@@ -102,7 +102,7 @@ impl Context<'_> {
         Remote {
             link: link.clone(),
             service: service.clone(),
-            ports: mirrored.service.map(|mirror| mirror.ports.iter().map(service::port).collect()).unwrap_or_default(),
+            ports: mirrored.service.map(|mirror| service::carried(&mirror.ports)).unwrap_or_default(),
             identities,
             addresses,
             endpoints: mirrored.stand_ins.iter().map(|(_, endpoint)| Arc::new(endpoint.clone())).collect(),

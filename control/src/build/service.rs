@@ -45,7 +45,7 @@ impl Context<'_> {
         Service {
             id: of.id.clone(),
             addresses: of.addresses.clone(),
-            ports: of.ports.iter().filter(|port| port.transport != Transport::Sctp).map(port).collect(),
+            ports: carried(&of.ports),
             identities: identities.into_iter().collect(),
             endpoints: endpoints.into_values().collect(),
         }
@@ -92,18 +92,20 @@ impl Context<'_> {
     }
 }
 
-/// A slice's ports are the service's by name.
+/// A slice's ports are the service's by name. Where a number stands for a port for streams and one for datagrams, the former is meant.
 fn port_mapping(service: &[ExportedPort], slice: &[observed::SlicePort]) -> BTreeMap<ServicePort, AppPort> {
     let app_port = |port: &ExportedPort| {
         let name = port.name.as_ref().map_or("", PortName::as_str);
         slice.iter().find(|candidate| *candidate.name == *name).map(|found| (port.number, found.number))
     };
-    service.iter().filter_map(app_port).collect()
+    let (datagrams, streams): (Vec<_>, Vec<_>) = service.iter().partition(|port| port.transport == Transport::Udp);
+    datagrams.into_iter().chain(streams).filter_map(app_port).collect()
 }
 
-/// A service's port as topology has it.
-pub(super) fn port(of: &ExportedPort) -> Port {
-    Port { name: of.name.clone(), number: of.number, protocol: of.protocol() }
+/// A service's ports as topology has them: those that the mesh can carry.
+pub(super) fn carried(of: &[ExportedPort]) -> Vec<Port> {
+    let carried = of.iter().filter(|port| port.transport != Transport::Sctp);
+    carried.map(|port| Port { name: port.name.clone(), number: port.number, protocol: port.protocol() }).collect()
 }
 
 /// The service account of an endpoint that is no pod; without a proxy it proves nothing anyway.

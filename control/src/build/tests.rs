@@ -149,6 +149,7 @@ fn plain(name: &str, address: &str) -> Service {
     Service {
         id: ServiceId::parse("shop", name).unwrap(),
         addresses: vec![address.parse().unwrap()],
+        headless: false,
         ports: vec![ExportedPort {
             name: Some("http".parse().unwrap()),
             number: "80".parse().unwrap(),

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use mesh_api::crd;
 use mesh_api::crd::mcs::ImportType;
-use mesh_api::translate::{ExportedPort, ExportedProperties, Transport};
+use mesh_api::translate::{Transport, is_headless, offered_ports, offered_properties};
 use mesh_api::well_known::{
     ALLOW_UNMESHED, BUNDLE_KEY, HANDLE, HOSTNAME, IDENTITIES, INBOUND_PORT, INBOUND_PORT_DEFAULT, INJECTED, LINK, MIRROR, MIRROR_CLUSTER,
     MIRROR_CLUSTER_SET, MIRROR_STAND_IN, MIRRORED_SERVICE, PROXYLESS,
@@ -58,28 +58,11 @@ pub(super) fn service(of: core::Service) -> Option<Service> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
+    let (ports, properties, headless) =
+        (offered_ports(spec.ports.as_deref().unwrap_or_default()), offered_properties(&spec), is_headless(&spec));
     let ips = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
-    let affinity = spec.session_affinity.filter(|affinity| affinity != "None").unwrap_or_default();
-    let timeout = spec.session_affinity_config.and_then(|config| config.client_ip).and_then(|client| client.timeout_seconds);
-    let properties = ExportedProperties {
-        session_affinity: affinity,
-        session_affinity_timeout: timeout.and_then(|seconds| seconds.try_into().ok()).unwrap_or_default(),
-        internal_traffic_policy: spec.internal_traffic_policy.unwrap_or_default(),
-        traffic_distribution: spec.traffic_distribution.unwrap_or_default(),
-        ..ExportedProperties::default()
-    };
-    let ports = spec.ports.unwrap_or_default().into_iter().filter_map(service_port).collect();
     let addresses = ips.iter().filter(|ip| *ip != "None").filter_map(|ip| parsed("service.clusterIPs", ip)).collect();
-    Some(Service { id, addresses, ports, mirror, properties })
-}
-
-fn service_port(of: core::ServicePort) -> Option<ExportedPort> {
-    Some(ExportedPort {
-        name: of.name.filter(|name| !name.is_empty()).and_then(|name| parsed("service.ports.name", &name)),
-        number: u32::try_from(of.port).ok()?.try_into().ok()?,
-        transport: Transport::read(of.protocol.as_deref().unwrap_or_default())?,
-        app_protocol: of.app_protocol.filter(|protocol| !protocol.is_empty()),
-    })
+    Some(Service { id, addresses, headless, ports, mirror, properties })
 }
 
 /// `None` when the labels are a mirror's but can't be read; `Some(None)` for what is no mirror.
@@ -181,6 +164,9 @@ pub(super) fn export(of: crd::ServiceExport) -> Option<ServiceExport> {
 
 pub(super) fn import(of: crd::ServiceImport) -> Option<ServiceImport> {
     let port = |port: crd::mcs::ImportPort| {
+        if Transport::read(&port.protocol)? == Transport::Sctp {
+            return None;
+        }
         let protocol = Protocol::declared(Some(&port.protocol), port.app_protocol.as_deref(), port.name.as_deref());
         let number: ServicePort = u32::try_from(port.port).ok()?.try_into().ok()?;
         Some(Port { name: port.name.and_then(|name| parsed("serviceimport.ports.name", &name)), number, protocol })

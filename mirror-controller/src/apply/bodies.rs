@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use mesh_api::translate::ExportedPort;
+use mesh_api::translate::{ExportedPort, SessionAffinity, travels};
 use mesh_api::well_known::{
-    HANDLE, HOSTNAME, IDENTITIES, LINK, MANAGED_BY, MANAGED_BY_ISTHMUS, MIRROR, MIRROR_CLUSTER, MIRROR_CLUSTER_SET, MIRROR_STAND_IN,
-    MIRRORED_SERVICE, PROXYLESS,
+    HANDLE, HOSTNAME, IDENTITIES, LINK, MANAGED_BY, MANAGED_BY_ISTHMUS, MCS_SERVICE_NAME, MCS_SOURCE_CLUSTER, MIRROR, MIRROR_CLUSTER,
+    MIRROR_CLUSTER_SET, MIRROR_STAND_IN, MIRRORED_SERVICE, PROXYLESS,
 };
 use mesh_topology::ImportKind;
 use serde_json::{Value, json};
 
-use crate::model::{Import, MirrorService, MirrorSlice, Owner, SlicePort, StandsFor};
+use crate::model::{HeadlessSlice, Import, MirrorService, MirrorSlice, Owner, SliceOf, SlicePort, StandsFor};
 
 /// A mirror Service.
 pub(super) fn service(of: &MirrorService) -> Value {
@@ -36,15 +36,21 @@ pub(super) fn service(of: &MirrorService) -> Value {
     if let Some(address) = of.address.0 {
         spec["clusterIP"] = json!(address);
     }
+    if let Some(families) = of.families.0.as_ref().filter(|families| !families.is_empty()) {
+        spec["ipFamilies"] = families.iter().map(|family| family.as_str()).collect();
+        spec["ipFamilyPolicy"] = json!(if families.len() > 1 { "PreferDualStack" } else { "SingleStack" });
+    }
     json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec })
 }
 
 /// A slice that names our own gateways.
 pub(super) fn slice(of: &MirrorSlice) -> Value {
-    let kind = if of.link.is_some() { MIRROR_CLUSTER } else { MIRROR_CLUSTER_SET };
-    let mut metadata = metadata(of.namespace.as_str(), &of.name, kind, of.link.as_ref());
+    let mut metadata = match &of.of {
+        SliceOf::Link(link) => metadata(of.namespace.as_str(), &of.name, MIRROR_CLUSTER, Some(link)),
+        SliceOf::Import { service, uid, source } => owned_by_import(of.namespace.as_str(), &of.name, (service, uid, source)),
+    };
     metadata["labels"]["kubernetes.io/service-name"] = json!(of.service);
-    metadata["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("isthmus.dev");
+    metadata["labels"][SLICE_MANAGED_BY] = json!(SLICE_MANAGER);
     let endpoints: Vec<Value> =
         of.addresses.iter().map(|address| json!({ "addresses": [address], "conditions": { "ready": true } })).collect();
     json!({
@@ -57,46 +63,69 @@ pub(super) fn slice(of: &MirrorSlice) -> Value {
     })
 }
 
+/// A slice of a headless service of the cluster set.
+pub(super) fn headless(of: &HeadlessSlice) -> Value {
+    let mut metadata = owned_by_import(of.namespace.as_str(), &of.name, (&of.service, &of.uid, &of.source));
+    metadata["labels"][SLICE_MANAGED_BY] = json!(SLICE_MANAGER);
+    let endpoint = |(address, hostname): &(std::net::IpAddr, Option<mesh_names::Label>)| {
+        let mut endpoint = json!({ "addresses": [address] });
+        optional(&mut endpoint, "hostname", hostname.as_ref().map(|hostname| hostname.as_str()));
+        endpoint
+    };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": metadata,
+        "addressType": if of.v6 { "IPv6" } else { "IPv4" },
+        "endpoints": of.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": of.ports.iter().map(slice_port).collect::<Vec<_>>(),
+    })
+}
+
+/// The metadata of a slice that belongs to a ServiceImport: its service, the import's uid, the exporting cluster.
+fn owned_by_import(namespace: &str, name: &str, (service, uid, source): (&mesh_names::Label, &str, &str)) -> Value {
+    let mut metadata = metadata(namespace, name, MIRROR_CLUSTER_SET, None);
+    metadata["labels"][MCS_SERVICE_NAME] = json!(service);
+    metadata["labels"][MCS_SOURCE_CLUSTER] = json!(source);
+    metadata["ownerReferences"] = json!([{ "apiVersion": IMPORT_VERSION, "kind": "ServiceImport", "name": service, "uid": uid }]);
+    metadata
+}
+
 /// A ServiceImport, its status aside. Every optional field is named, so that a merge patch takes away what is not wanted any more.
 pub(super) fn import(of: &Import) -> Value {
     let properties = &of.properties;
     let mut metadata = metadata(of.id.namespace().as_str(), of.id.name().as_str(), MIRROR_CLUSTER_SET, None);
-    let labels = properties.labels.iter().map(|(key, value)| (key.clone(), json!(value)));
+    // What travelled never replaces what is ours.
     if let Some(all) = metadata["labels"].as_object_mut() {
-        all.extend(labels);
+        for (key, value) in &properties.labels {
+            all.entry(key.clone()).or_insert_with(|| json!(value));
+        }
     }
     metadata["annotations"] = json!(properties.annotations);
-    let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
-    let affinity = match properties.session_affinity_timeout {
-        0 => Value::Null,
-        seconds => json!({ "clientIP": { "timeoutSeconds": seconds } }),
-    };
-    let family = |ip: &std::net::IpAddr| if ip.is_ipv6() { "IPv6" } else { "IPv4" };
+    let headless = of.kind == ImportKind::Headless;
+    let affinity = Some(properties.session_affinity).filter(|_| !headless);
+    let seconds = affinity.and_then(SessionAffinity::seconds);
     json!({
-        "apiVersion": "multicluster.x-k8s.io/v1beta1",
+        "apiVersion": IMPORT_VERSION,
         "kind": "ServiceImport",
         "metadata": metadata,
         "spec": {
-            "type": match of.kind {
-                ImportKind::ClusterSetIp => "ClusterSetIP",
-                ImportKind::Headless => "Headless",
-            },
+            "type": if headless { "Headless" } else { "ClusterSetIP" },
             "ports": of.ports.iter().map(service_port).collect::<Vec<_>>(),
             "ips": of.ips,
-            "ipFamilies": of.ips.iter().map(family).collect::<Vec<_>>(),
-            "sessionAffinity": text(&properties.session_affinity),
-            "sessionAffinityConfig": affinity,
-            "internalTrafficPolicy": text(&properties.internal_traffic_policy),
-            "trafficDistribution": text(&properties.traffic_distribution),
+            "ipFamilies": properties.ip_families.iter().map(|family| family.as_str()).collect::<Vec<_>>(),
+            "sessionAffinity": affinity.map(SessionAffinity::as_str),
+            "sessionAffinityConfig": seconds.map(|seconds| json!({ "clientIP": { "timeoutSeconds": seconds } })),
+            "internalTrafficPolicy": properties.internal_traffic_policy.as_str(),
+            "trafficDistribution": properties.traffic_distribution,
         },
     })
 }
 
-/// Names what `held` has under `metadata.<field>` and `body` has not, so that a merge patch takes it away. What others give a meaning stays.
+/// Names what `held` has under `metadata.<field>` and `body` has not, so that a merge patch takes it away. What never travels stays.
 pub(super) fn forget(body: &mut Value, field: &str, held: &BTreeMap<String, String>) {
-    let reserved = |key: &str| ["kubernetes.io/", "k8s.io/", "isthmus.dev/"].iter().any(|ours| key.contains(ours));
     let Some(all) = body["metadata"][field].as_object_mut() else { return };
-    for key in held.keys().filter(|key| !reserved(key)) {
+    for key in held.keys().filter(|key| travels(key)) {
         all.entry(key.clone()).or_insert(Value::Null);
     }
 }
@@ -123,7 +152,7 @@ fn service_port(of: &ExportedPort) -> Value {
 
 fn slice_port(of: &SlicePort) -> Value {
     let mut port =
-        json!({ "port": of.egress, "protocol": of.transport.as_str(), "name": of.name.as_ref().map_or("", |name| name.as_str()) });
+        json!({ "port": of.number, "protocol": of.transport.as_str(), "name": of.name.as_ref().map_or("", |name| name.as_str()) });
     optional(&mut port, "appProtocol", of.app_protocol.as_deref());
     port
 }
@@ -133,6 +162,11 @@ fn optional(into: &mut Value, field: &str, value: Option<&str>) {
         into[field] = json!(value);
     }
 }
+
+const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Any value but the one of Kubernetes' own controller, which would delete the slice.
+const SLICE_MANAGER: &str = "isthmus.dev";
+const IMPORT_VERSION: &str = "multicluster.x-k8s.io/v1beta1";
 
 #[cfg(test)]
 mod tests {
@@ -151,10 +185,12 @@ mod tests {
         match object {
             Object::Service(it) => objects::service(&serde_json::from_value::<Service>(service(it)).unwrap()),
             Object::Slice(it) => objects::slice(&serde_json::from_value::<EndpointSlice>(slice(it)).unwrap()),
+            Object::Headless(it) => objects::slice(&serde_json::from_value::<EndpointSlice>(headless(it)).unwrap()),
             Object::Import(it) => {
                 let mut body = import(it);
                 let clusters: Vec<Value> = it.clusters.iter().map(|id| json!({ "cluster": id })).collect();
-                body["status"] = json!({ "clusters": clusters });
+                let ready = json!({ "type": "Ready", "status": if it.ready { "True" } else { "False" }, "reason": "", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+                body["status"] = json!({ "clusters": clusters, "conditions": [ready] });
                 objects::import(&serde_json::from_value::<ServiceImport>(body).unwrap())
             }
         }

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::Api;
@@ -25,7 +25,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Resource, ResourceExt as _};
 use mesh_api::client::causes::Causes;
-use mesh_api::crd::{Link, ServiceExport, ServiceImport};
+use mesh_api::crd::{ClusterProperty, Link, Peer, ServiceExport, ServiceImport};
 use mesh_api::well_known;
 use mesh_names::{ClusterId, ClusterName, Label, ServiceId, TrustDomain};
 use mesh_runtime::tasks::Tasks;
@@ -69,6 +69,9 @@ pub struct World {
     exports: Store<ServiceExport>,
     imports: Store<ServiceImport>,
     bundle: Store<ConfigMap>,
+    headless: Store<EndpointSlice>,
+    properties: Store<ClusterProperty>,
+    peers: Store<Peer>,
 }
 
 /// Why there is nothing to decide on.
@@ -109,10 +112,13 @@ impl World {
             exports: watch(Api::all(client.clone()), all(), changed, tasks),
             imports: watch(Api::all(client.clone()), all(), changed, tasks),
             bundle: watch(system(), all().fields(&bundle), changed, tasks),
+            headless: watch(Api::all(client.clone()), all().labels(HEADLESS), changed, tasks),
+            properties: watch(Api::all(client.clone()), all(), changed, tasks),
+            peers: watch(Api::all(client.clone()), all(), changed, tasks),
         }
     }
 
-    /// Waits until every listing is complete.
+    /// Waits until every listing is complete that imports are decided on. A cluster may lack the About API.
     pub async fn listed(&self) {
         // A store whose writer is gone never gets ready, and nothing can be decided then.
         let listed = tokio::try_join!(
@@ -124,6 +130,7 @@ impl World {
             self.exports.wait_until_ready(),
             self.imports.wait_until_ready(),
             self.bundle.wait_until_ready(),
+            self.headless.wait_until_ready(),
         );
         if listed.is_err() {
             std::future::pending::<()>().await;
@@ -137,15 +144,30 @@ impl World {
     pub fn seen(&self) -> Result<Seen, NotSeen> {
         let id = self.cluster_id()?;
         let (objects, taken) = self.objects();
+        let mut pods = BTreeMap::new();
+        for slice in self.headless.state() {
+            read::pods(&slice, &mut pods);
+        }
         Ok(Seen {
             id,
             links: self.links.state().iter().filter_map(|link| Some((link.name_any().parse().ok()?, read::link(link)))).collect(),
             namespaces: self.namespaces.state().iter().filter_map(|namespace| read::namespace(namespace)).collect(),
             gateways: self.gateways.state().iter().flat_map(|slice| read::addresses(slice)).collect::<BTreeSet<IpAddr>>(),
+            families: self.services.state().iter().flat_map(|service| read::families(service)).collect(),
             exports: self.own_exports(),
             taken,
+            pods,
             objects,
+            properties: is_listed(&self.properties).then(|| self.properties.state().iter().map(|one| read::property(one)).collect()),
+            member: self.is_member(),
         })
+    }
+
+    fn is_member(&self) -> Option<bool> {
+        if !self.links.state().is_empty() {
+            return Some(true);
+        }
+        is_listed(&self.peers).then(|| !self.peers.state().is_empty())
     }
 
     /// The Link objects as they are, for their status.
@@ -225,6 +247,13 @@ fn is_ours(labels: &BTreeMap<String, String>) -> bool {
     labels.get(well_known::MANAGED_BY).is_some_and(|by| by == well_known::MANAGED_BY_ISTHMUS) && labels.contains_key(well_known::MIRROR)
 }
 
+fn is_listed<K>(store: &Store<K>) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.wait_until_ready().now_or_never().is_some_and(|listed| listed.is_ok())
+}
+
 fn service_id<K: Resource>(object: &K) -> Option<ServiceId> {
     let namespace: Label = object.meta().namespace.as_deref()?.parse().ok()?;
     Some(ServiceId::new(namespace, object.meta().name.as_deref()?.parse().ok()?))
@@ -275,6 +304,8 @@ impl Backoff for Pause {
 const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 /// After this time the API ends a watch, which goes on as another one.
 const WATCH_SECONDS: u32 = 60;
+/// The label of the slices of Services that have no address.
+const HEADLESS: &str = "service.kubernetes.io/headless";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_LONGEST: Duration = Duration::from_secs(3);

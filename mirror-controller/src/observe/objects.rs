@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use kube::{Resource, ResourceExt as _};
 use mesh_api::crd::ServiceImport;
 use mesh_api::crd::mcs::ImportType;
-use mesh_api::translate::{ExportedPort, ExportedProperties, Transport};
+use mesh_api::translate::{ExportedPort, ExportedProperties, IpFamily, SessionAffinity, TrafficPolicy, Transport, offered_ports, travels};
 use mesh_api::well_known::{HANDLE, HOSTNAME, IDENTITIES, LINK, MIRROR, MIRROR_CLUSTER, MIRROR_CLUSTER_SET, MIRROR_STAND_IN};
-use mesh_api::well_known::{MIRRORED_SERVICE, PROXYLESS};
+use mesh_api::well_known::{MCS_SERVICE_NAME, MCS_SOURCE_CLUSTER, MIRRORED_SERVICE, PROXYLESS};
 use mesh_names::{ClusterName, Label, ServiceId};
 use mesh_topology::ImportKind;
 
-use super::{SERVICE_NAME, is_ours, read, service_id};
-use crate::model::{Found, Import, Kind, MirrorService, MirrorSlice, Object, ObjectId, Owner, SlicePort, StandsFor, Wish};
+use super::{SERVICE_NAME, is_ours, service_id};
+use crate::model::{
+    Found, HeadlessSlice, Import, Kind, MirrorService, MirrorSlice, Object, ObjectId, Owner, SliceOf, SlicePort, StandsFor, Wish,
+};
 
 /// A Service of ours; none when it is not ours.
 pub(crate) fn service(of: &Service) -> Option<(ObjectId, Found)> {
@@ -30,7 +32,11 @@ pub(crate) fn service(of: &Service) -> Option<(ObjectId, Found)> {
 pub(crate) fn slice(of: &EndpointSlice) -> Option<(ObjectId, Found)> {
     let namespace: Label = of.namespace().filter(|_| is_ours(of.labels()))?.parse().ok()?;
     let id = ObjectId { kind: Kind::Slice, namespace: namespace.clone(), name: of.name_any() };
-    let object = mirror_slice(of, namespace).map(Object::Slice);
+    let object = if of.labels().contains_key(SERVICE_NAME) {
+        mirror_slice(of, namespace).map(Object::Slice)
+    } else {
+        headless_slice(of, namespace).map(Object::Headless)
+    };
     Some((id, Found { object, ..found(of) }))
 }
 
@@ -68,29 +74,70 @@ fn mirror_service(of: &Service, id: &ServiceId, ports: &[k8s_openapi::api::core:
     let identities = of.annotations().get(IDENTITIES).map(String::as_str).unwrap_or_default();
     let identities = identities.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<_, _>>().ok()?;
     let proxyless = of.annotations().get(PROXYLESS).is_some_and(|value| value == "true");
-    Some(MirrorService { id: id.clone(), stands_for, ports: read::ports(ports), identities, proxyless, address: Wish(None) })
+    Some(MirrorService {
+        id: id.clone(),
+        stands_for,
+        ports: offered_ports(ports),
+        identities,
+        proxyless,
+        address: Wish(None),
+        families: Wish(None),
+    })
 }
 
 fn mirror_slice(of: &EndpointSlice, namespace: Label) -> Option<MirrorSlice> {
-    let link = if of.labels().contains_key(LINK) { Some(owner(of)?) } else { None };
-    let mut ports = Vec::new();
-    for port in of.ports.as_deref().unwrap_or_default() {
-        ports.push(SlicePort {
-            name: port.name.as_deref().filter(|name| !name.is_empty()).and_then(|name| name.parse().ok()),
-            transport: Transport::read(port.protocol.as_deref().unwrap_or_default())?,
-            app_protocol: port.app_protocol.clone(),
-            egress: u16::try_from(port.port?).ok()?,
-        });
-    }
+    let slice_of = if of.labels().contains_key(LINK) { SliceOf::Link(owner(of)?) } else { import_slice(of)? };
     let addresses = of.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
     Some(MirrorSlice {
         namespace,
         name: of.name_any(),
         service: of.labels().get(SERVICE_NAME)?.parse().ok()?,
-        link,
+        of: slice_of,
         v6: of.address_type == "IPv6",
         addresses: addresses.filter_map(|address| address.parse().ok()).collect::<BTreeSet<IpAddr>>(),
-        ports,
+        ports: slice_ports(of.ports.as_deref().unwrap_or_default())?,
+    })
+}
+
+fn headless_slice(of: &EndpointSlice, namespace: Label) -> Option<HeadlessSlice> {
+    let SliceOf::Import { service, uid, source } = import_slice(of)? else { return None };
+    Some(HeadlessSlice {
+        namespace,
+        name: of.name_any(),
+        service,
+        uid,
+        source,
+        v6: of.address_type == "IPv6",
+        endpoints: of.endpoints.iter().flat_map(endpoints).collect(),
+        ports: slice_ports(of.ports.as_deref().unwrap_or_default())?,
+    })
+}
+
+/// An endpoint's addresses with its hostname.
+pub(super) fn endpoints(of: &Endpoint) -> impl Iterator<Item = (IpAddr, Option<Label>)> + use<> {
+    let hostname: Option<Label> = of.hostname.as_deref().and_then(|hostname| hostname.parse().ok());
+    let addresses: Vec<IpAddr> = of.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    addresses.into_iter().map(move |address| (address, hostname.clone()))
+}
+
+pub(super) fn slice_ports(of: &[EndpointPort]) -> Option<Vec<SlicePort>> {
+    let port = |port: &EndpointPort| {
+        Some(SlicePort {
+            name: port.name.as_deref().filter(|name| !name.is_empty()).and_then(|name| name.parse().ok()),
+            transport: Transport::read(port.protocol.as_deref().unwrap_or_default())?,
+            app_protocol: port.app_protocol.clone(),
+            number: u16::try_from(port.port?).ok()?,
+        })
+    };
+    of.iter().map(port).collect()
+}
+
+fn import_slice(of: &EndpointSlice) -> Option<SliceOf> {
+    let owner = of.owner_references().iter().find(|owner| owner.kind == "ServiceImport");
+    Some(SliceOf::Import {
+        service: of.labels().get(MCS_SERVICE_NAME)?.parse().ok()?,
+        uid: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
+        source: of.labels().get(MCS_SOURCE_CLUSTER)?.clone(),
     })
 }
 
@@ -105,10 +152,9 @@ fn own_import(of: &ServiceImport, id: &ServiceId) -> Option<Import> {
             app_protocol: port.app_protocol.clone(),
         });
     }
-    let clusters = of.status.as_ref().map(|status| status.clusters.as_slice()).unwrap_or_default();
+    let status = of.status.clone().unwrap_or_default();
     let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-    let timeout = client_ip.and_then(|config| config.timeout_seconds).and_then(|seconds| u32::try_from(seconds).ok());
-    let without_reserved = |of: &BTreeMap<String, String>| read::without_reserved(of.clone());
+    let seconds = client_ip.and_then(|config| config.timeout_seconds).and_then(|seconds| u32::try_from(seconds).ok());
     Some(Import {
         id: id.clone(),
         kind: match spec.kind {
@@ -117,14 +163,20 @@ fn own_import(of: &ServiceImport, id: &ServiceId) -> Option<Import> {
         },
         ports,
         ips: spec.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
-        clusters: clusters.iter().filter_map(|cluster| cluster.cluster.parse().ok()).collect(),
+        clusters: status.clusters.iter().filter_map(|cluster| cluster.cluster.parse().ok()).collect(),
         properties: ExportedProperties {
-            session_affinity: spec.session_affinity.clone().unwrap_or_default(),
-            session_affinity_timeout: timeout.unwrap_or_default(),
-            internal_traffic_policy: spec.internal_traffic_policy.clone().unwrap_or_default(),
-            traffic_distribution: spec.traffic_distribution.clone().unwrap_or_default(),
-            labels: without_reserved(of.labels()),
-            annotations: without_reserved(of.annotations()),
+            session_affinity: SessionAffinity::read(spec.session_affinity.as_deref().unwrap_or_default(), seconds.unwrap_or_default()),
+            internal_traffic_policy: TrafficPolicy::read(spec.internal_traffic_policy.as_deref().unwrap_or_default()),
+            traffic_distribution: spec.traffic_distribution.clone(),
+            ip_families: IpFamily::read(&spec.ip_families),
+            labels: travelled(of.labels()),
+            annotations: travelled(of.annotations()),
         },
+        ready: status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        pending: Wish(None),
     })
+}
+
+fn travelled(of: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    of.iter().filter(|(key, _)| travels(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use k8s_openapi::api::core::v1::{Namespace, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use mesh_api::client::causes::Causes;
-use mesh_api::crd::{Link, LinkGateway, ServiceExport};
-use mesh_api::translate::{ExportedPort, ExportedProperties, Transport};
-use mesh_names::{Label, TrustDomain, TunnelPort};
+use mesh_api::crd::{ClusterProperty, Link, LinkGateway, ServiceExport};
+use mesh_api::translate::{IpFamily, is_headless, offered_ports, offered_properties};
+use mesh_api::well_known::{MANAGED_BY, MANAGED_BY_ISTHMUS};
+use mesh_names::{Label, ServiceId, TrustDomain, TunnelPort};
 use mesh_topology::Gateway;
 use mesh_trust::Bundle;
 
-use crate::model::{Namespaces, NotExported, OwnExport, OwnService, SeenLink};
+use super::{SERVICE_NAME, objects};
+use crate::model::{FoundProperty, Namespaces, NotExported, OwnExport, OwnPods, OwnService, SeenLink};
 
 /// A Link, or what is wrong with its spec.
 pub(super) fn link(of: &Link) -> Result<SeenLink, String> {
@@ -80,46 +82,39 @@ fn own_service(export: &ServiceExport, service: &Service) -> Result<OwnService, 
     if spec.type_.as_deref() == Some("ExternalName") {
         return Err(NotExported::InvalidServiceType);
     }
-    let labels = export.spec.exported_labels.clone().unwrap_or_default();
-    let annotations = export.spec.exported_annotations.clone().unwrap_or_default();
-    let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let none = BTreeMap::new();
+    let labels = export.spec.exported_labels.as_ref().unwrap_or(&none);
+    let annotations = export.spec.exported_annotations.as_ref().unwrap_or(&none);
     Ok(OwnService {
-        headless: spec.cluster_ip.as_deref() == Some("None"),
-        ports: ports(spec.ports.as_deref().unwrap_or_default()),
-        properties: ExportedProperties {
-            session_affinity: spec.session_affinity.unwrap_or_default(),
-            session_affinity_timeout: client_ip
-                .and_then(|config| config.timeout_seconds)
-                .and_then(|seconds| u32::try_from(seconds).ok())
-                .unwrap_or_default(),
-            internal_traffic_policy: spec.internal_traffic_policy.unwrap_or_default(),
-            traffic_distribution: spec.traffic_distribution.unwrap_or_default(),
-            labels: without_reserved(labels),
-            annotations: without_reserved(annotations),
-        },
+        headless: is_headless(&spec),
+        ports: offered_ports(spec.ports.as_deref().unwrap_or_default()),
+        properties: offered_properties(&spec).with_metadata(labels, annotations),
     })
 }
 
-/// A Service's ports; one that the mesh can't name is passed over.
-pub(super) fn ports(of: &[ServicePort]) -> Vec<ExportedPort> {
-    let port = |port: &ServicePort| {
-        Some(ExportedPort {
-            name: port.name.as_deref().filter(|name| !name.is_empty()).and_then(|name| name.parse().ok()),
-            number: u32::try_from(port.port).ok()?.try_into().ok()?,
-            transport: Transport::read(port.protocol.as_deref().unwrap_or_default())?,
-            app_protocol: port.app_protocol.clone(),
-        })
-    };
-    of.iter().filter_map(port).collect()
+/// The families of a Service's addresses.
+pub(super) fn families(of: &Service) -> Vec<IpFamily> {
+    let ips = of.spec.as_ref().and_then(|spec| spec.cluster_ips.as_deref()).unwrap_or_default();
+    ips.iter().filter_map(|ip| ip.parse().ok()).map(IpFamily::of).collect()
 }
 
-/// Labels and annotations that Kubernetes and the mesh give a meaning never travel.
-pub(super) fn without_reserved(mut of: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    of.retain(|key, _| !is_reserved(key));
-    of
+/// A property of the cluster.
+pub(super) fn property(of: &ClusterProperty) -> (String, FoundProperty) {
+    let ours = of.labels().get(MANAGED_BY).is_some_and(|by| by == MANAGED_BY_ISTHMUS);
+    (of.name_any(), FoundProperty { value: of.spec.value.clone(), uid: of.uid().unwrap_or_default(), ours })
 }
 
-fn is_reserved(key: &str) -> bool {
-    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    ["kubernetes.io", "k8s.io", "isthmus.dev"].iter().any(|ours| domain == *ours || domain.ends_with(&format!(".{ours}")))
+/// What a slice of a headless Service adds to what serves it: the endpoints that are ready.
+pub(super) fn pods(of: &EndpointSlice, into: &mut BTreeMap<ServiceId, OwnPods>) {
+    let service = of.labels().get(SERVICE_NAME).zip(of.namespace());
+    let Some(id) = service.and_then(|(name, namespace)| ServiceId::parse(&namespace, name).ok()) else { return };
+    let Some(ports) = objects::slice_ports(of.ports.as_deref().unwrap_or_default()) else { return };
+    let pods = into.entry(id).or_default();
+    let ready = of.endpoints.iter().filter(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true));
+    pods.endpoints.extend(ready.flat_map(objects::endpoints));
+    for port in ports {
+        if !pods.ports.contains(&port) {
+            pods.ports.push(port);
+        }
+    }
 }

@@ -61,9 +61,9 @@ impl Assigned {
             let service = ServiceId::new(slice.namespace.clone(), slice.service.clone());
             for port in &slice.ports {
                 let key = (service.clone(), port.name.clone());
-                let in_range = (range.first..=range.last).contains(&port.egress);
-                if in_range && !this.recorded.contains_key(&key) && this.used.insert(port.egress) {
-                    this.recorded.insert(key, port.egress);
+                let in_range = (range.first..=range.last).contains(&port.number);
+                if in_range && !this.recorded.contains_key(&key) && this.used.insert(port.number) {
+                    this.recorded.insert(key, port.number);
                 }
             }
         }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use mesh_api::translate::{ExportedEndpoint, ExportedPort};
+use mesh_api::translate::{ExportedEndpoint, ExportedPort, Transport};
 use mesh_names::{ClusterName, Label, ServiceId};
 
-use super::{Believed, Refusal, Wanted, named};
-use crate::model::{Kind, MirrorService, MirrorSlice, Object, ObjectId, Owner, SeenLink, SlicePort, StandsFor, Wish};
+use super::merge::named;
+use super::{Believed, Refusal, Wanted};
+use crate::model::{Kind, MirrorService, MirrorSlice, Object, ObjectId, Owner, SeenLink, SliceOf, SlicePort, StandsFor, Wish};
 
 /// Wants the mirrors of what is believed of a link.
 pub(super) fn want(
@@ -48,8 +49,8 @@ pub(super) fn keep(wanted: &mut Wanted<'_>, link: &ClusterName) {
 }
 
 fn want_service(wanted: &mut Wanted<'_>, owner: &Owner, id: &ServiceId, one: &Believed, name: &ServiceId) {
-    let ports = named(&one.exported.ports);
-    want_slices(wanted, name, Some(owner), &ports);
+    let ports = named(one.exported.ports.clone());
+    want_slices(wanted, name, name.name().as_str(), &SliceOf::Link(owner.clone()), &ports);
     wanted.insert(Object::Service(MirrorService {
         id: name.clone(),
         stands_for: StandsFor::Cluster { link: owner.clone(), service: id.name().clone() },
@@ -57,6 +58,7 @@ fn want_service(wanted: &mut Wanted<'_>, owner: &Owner, id: &ServiceId, one: &Be
         identities: one.identities.clone(),
         proxyless: one.exported.proxyless,
         address: Wish(None),
+        families: Wish(None),
     }));
 }
 
@@ -77,10 +79,11 @@ fn want_stand_ins(wanted: &mut Wanted<'_>, owner: &Owner, id: &ServiceId, one: &
                     hostname,
                     handle: endpoint.handle.clone(),
                 },
-                ports: named(&one.exported.ports),
+                ports: named(one.exported.ports.clone()),
                 identities: Vec::new(),
                 proxyless: false,
                 address: Wish(None),
+                families: Wish(None),
             })),
             Err(why) => {
                 refused.insert((id.clone(), why));
@@ -89,13 +92,13 @@ fn want_stand_ins(wanted: &mut Wanted<'_>, owner: &Owner, id: &ServiceId, one: &
     }
 }
 
-/// The slices of a mirror Service: one for each family of our gateways' addresses.
-pub(super) fn want_slices(wanted: &mut Wanted<'_>, service: &ServiceId, link: Option<&Owner>, ports: &[ExportedPort]) {
-    let ports: Vec<SlicePort> = ports
-        .iter()
+/// Slices of a mirror Service: one for each family of our gateways' addresses. What the mesh can't carry (SCTP) has no way out.
+pub(super) fn want_slices(wanted: &mut Wanted<'_>, service: &ServiceId, stem: &str, of: &SliceOf, ports: &[ExportedPort]) {
+    let carried = ports.iter().filter(|port| port.transport != Transport::Sctp);
+    let ports: Vec<SlicePort> = carried
         .filter_map(|port| {
-            let egress = wanted.egress.port(service, port)?;
-            Some(SlicePort { name: port.name.clone(), transport: port.transport, app_protocol: port.app_protocol.clone(), egress })
+            let number = wanted.egress.port(service, port)?;
+            Some(SlicePort { name: port.name.clone(), transport: port.transport, app_protocol: port.app_protocol.clone(), number })
         })
         .collect();
     for v6 in [false, true] {
@@ -106,9 +109,9 @@ pub(super) fn want_slices(wanted: &mut Wanted<'_>, service: &ServiceId, link: Op
         }
         wanted.insert(Object::Slice(MirrorSlice {
             namespace: service.namespace().clone(),
-            name: format!("{}-{}", service.name(), if v6 { "ipv6" } else { "ipv4" }),
+            name: format!("{stem}-{}", if v6 { "ipv6" } else { "ipv4" }),
             service: service.name().clone(),
-            link: link.cloned(),
+            of: of.clone(),
             v6,
             addresses,
             ports: ports.clone(),

@@ -6,21 +6,25 @@
 mod believe;
 mod cluster_set;
 mod egress;
+mod headless;
+mod merge;
 mod mirror;
+mod properties;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mesh_api::client::exports::Exports;
 use mesh_api::client::hold::Complete;
-use mesh_api::translate::ExportedPort;
 use mesh_names::{ClusterName, ServiceId};
 
 pub use believe::{Believed, Refusal, believe};
-pub use cluster_set::ExportSays;
+pub use cluster_set::{ExportSays, Failed};
 pub use egress::EgressRange;
+pub use merge::Conflict;
+pub use properties::PropertyChange;
 
-use crate::model::{Object, ObjectId, Seen};
+use crate::model::{HeadlessSlice, Kind, MirrorSlice, Object, ObjectId, Seen};
 
 /// What each link exports, of the links whose first listing is complete.
 pub type Told = BTreeMap<ClusterName, Arc<Complete<Exports>>>;
@@ -47,6 +51,8 @@ pub struct Plan {
     pub refused: BTreeMap<ClusterName, BTreeSet<(ServiceId, Refusal)>>,
     /// What to say on this cluster's own exports.
     pub exports: BTreeMap<ServiceId, ExportSays>,
+    /// The writes of this cluster's properties.
+    pub properties: Vec<PropertyChange>,
 }
 
 /// Decides what is to change.
@@ -55,19 +61,23 @@ pub fn plan(seen: &Seen, told: &Told, range: EgressRange) -> Plan {
     let mut plan = Plan::default();
     let mut wanted = Wanted::new(seen, range);
     for (name, link) in &seen.links {
-        match (link, told.get(name)) {
-            (Ok(link), Some(exports)) => {
-                let (believed, mut refused) = believe(seen, link, exports.get());
-                mirror::want(&mut wanted, link, &believed, &mut refused);
-                plan.believed.insert(name.clone(), believed);
-                plan.refused.insert(name.clone(), refused);
-            }
+        if let (Ok(link), Some(exports)) = (link, told.get(name)) {
+            let (believed, refused) = believe(seen, link, exports.get());
+            plan.believed.insert(name.clone(), believed);
+            plan.refused.insert(name.clone(), refused);
+        }
+    }
+    // First, so that no mirror takes the name of a cluster-set Service.
+    plan.exports = cluster_set::want(&mut wanted, &plan.believed);
+    for (name, link) in &seen.links {
+        match (link, plan.believed.get(name), plan.refused.get_mut(name)) {
+            (Ok(link), Some(believed), Some(refused)) => mirror::want(&mut wanted, link, believed, refused),
             // It exists and has not said everything: what it has stays.
             _ => mirror::keep(&mut wanted, name),
         }
     }
-    plan.exports = cluster_set::want(&mut wanted, &plan.believed);
     plan.changes = wanted.changes();
+    plan.properties = properties::want(seen);
     plan
 }
 
@@ -76,6 +86,9 @@ struct Wanted<'a> {
     seen: &'a Seen,
     objects: BTreeMap<ObjectId, Object>,
     untouched: BTreeSet<ObjectId>,
+    slices: BTreeMap<ServiceId, Vec<&'a MirrorSlice>>,
+    headless: BTreeMap<ServiceId, Vec<&'a HeadlessSlice>>,
+    stand_ins: headless::StandIns<'a>,
     egress: egress::Assigned,
 }
 
@@ -85,7 +98,29 @@ impl<'a> Wanted<'a> {
             Some(Object::Slice(slice)) => Some(slice),
             _ => None,
         });
-        Self { seen, objects: BTreeMap::new(), untouched: BTreeSet::new(), egress: egress::Assigned::recorded(range, slices) }
+        let egress = egress::Assigned::recorded(range, slices.clone());
+        let mut by_service: BTreeMap<ServiceId, Vec<&'a MirrorSlice>> = BTreeMap::new();
+        for slice in slices {
+            by_service.entry(ServiceId::new(slice.namespace.clone(), slice.service.clone())).or_default().push(slice);
+        }
+        let mut headless: BTreeMap<ServiceId, Vec<&'a HeadlessSlice>> = BTreeMap::new();
+        for found in seen.objects.values() {
+            let Some(Object::Headless(slice)) = &found.object else { continue };
+            headless.entry(ServiceId::new(slice.namespace.clone(), slice.service.clone())).or_default().push(slice);
+        }
+        let stand_ins = headless::stand_ins(&seen.objects);
+        Self { seen, objects: BTreeMap::new(), untouched: BTreeSet::new(), slices: by_service, headless, stand_ins, egress }
+    }
+
+    /// The uid of the import as it is.
+    fn import_uid(&self, id: &ServiceId) -> Option<String> {
+        let import = self.seen.objects.get(&ObjectId { kind: Kind::Import, ..ObjectId::service(id) })?;
+        Some(import.uid.clone())
+    }
+
+    /// The slices of a Service as they are.
+    fn slices_of(&self, service: &ServiceId) -> &[&'a MirrorSlice] {
+        self.slices.get(service).map_or(&[], Vec::as_slice)
     }
 
     fn insert(&mut self, object: Object) {
@@ -104,17 +139,6 @@ impl<'a> Wanted<'a> {
         }
         changes
     }
-}
-
-/// Kubernetes wants a name for each of several ports.
-fn named(ports: &[ExportedPort]) -> Vec<ExportedPort> {
-    let mut named = ports.to_vec();
-    if named.len() > 1 {
-        for port in named.iter_mut().filter(|port| port.name.is_none()) {
-            port.name = format!("port-{}-{}", port.number, port.transport.as_str().to_ascii_lowercase()).parse().ok();
-        }
-    }
-    named
 }
 
 #[cfg(test)]

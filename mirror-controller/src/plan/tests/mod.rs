@@ -1,13 +1,15 @@
 //! What is planned, for worlds of a few services.
 
+mod agreement;
 pub(crate) mod world;
 
 use expect_test::{Expect, expect};
 
 use self::world::{applied, exported, link, listed, listed_as, west};
 use super::*;
-use crate::model::{Kind, Namespaces, NotExported, OwnExport, OwnService, SeenLink};
-use mesh_api::translate::{ExportedProperties, Transport};
+use crate::model::{Kind, Namespaces, NotExported, OwnExport, OwnPods, OwnService, SeenLink};
+use mesh_api::translate::{ExportedPort, ExportedProperties, Transport};
+use mesh_names::PortName;
 use mesh_topology::ImportKind;
 
 fn told(of: &[(&str, &[&str])]) -> Told {
@@ -47,11 +49,19 @@ fn details(object: &Object) -> String {
             let addresses: Vec<String> = it.addresses.iter().map(ToString::to_string).collect();
             format!(" {}", addresses.join(","))
         }
+        Object::Headless(it) => {
+            let endpoint = |(address, hostname): &(std::net::IpAddr, Option<mesh_names::Label>)| {
+                format!("{}@{address}", hostname.as_ref().map_or("", |hostname| hostname.as_str()))
+            };
+            let endpoints: Vec<String> = it.endpoints.iter().map(endpoint).collect();
+            format!(" {} of {}", endpoints.join(","), it.source)
+        }
         Object::Import(it) => {
             let ports: Vec<String> = it.ports.iter().map(|port| port.number.to_string()).collect();
             let clusters: Vec<&str> = it.clusters.iter().map(|id| id.as_str()).collect();
             let kind = if it.kind == ImportKind::Headless { " headless" } else { "" };
-            format!(" {} of {}{kind} at {:?}", ports.join(","), clusters.join(","), it.ips)
+            let ready = if it.ready { "" } else { " not ready" };
+            format!(" {} of {}{kind} at {:?}{ready}", ports.join(","), clusters.join(","), it.ips)
         }
     }
 }
@@ -76,9 +86,8 @@ fn an_export_gets_its_mirror_and_its_place_in_the_cluster_set() {
         expect![[r#"
             create Service shop/web-clusterset 80
             create Service shop/web-east 80
-            create EndpointSlice shop/web-clusterset-ipv4 127.2.0.5
             create EndpointSlice shop/web-east-ipv4 127.2.0.5
-            create ServiceImport shop/web 80 of id-east at []"#]],
+            create ServiceImport shop/web 80 of id-east at [] not ready"#]],
     );
 }
 
@@ -86,7 +95,13 @@ fn an_export_gets_its_mirror_and_its_place_in_the_cluster_set() {
 fn the_import_learns_the_address_and_then_nothing_is_left_to_do() {
     let told = told(&[("east", &["shop/web"])]);
     let seen = applied(west(&["east"]), decide(&west(&["east"]), &told).changes);
-    check(&seen, &told, expect!["update ServiceImport shop/web 80 of id-east at [127.2.128.1]"]);
+    check(
+        &seen,
+        &told,
+        expect![[r#"
+        create EndpointSlice shop/web-clusterset-id-east-ipv4 127.2.0.5
+        update ServiceImport shop/web 80 of id-east at [127.2.128.1]"#]],
+    );
     settled(seen, &told);
 }
 
@@ -99,7 +114,7 @@ fn an_export_that_disappears_takes_its_mirror_with_it() {
         expect![[r#"
             delete Service shop/old-clusterset
             delete Service shop/old-east
-            delete EndpointSlice shop/old-clusterset-ipv4
+            delete EndpointSlice shop/old-clusterset-id-east-ipv4
             delete EndpointSlice shop/old-east-ipv4
             delete ServiceImport shop/old"#]],
     );
@@ -114,6 +129,7 @@ fn nothing_is_deleted_before_a_link_has_said_everything() {
         &told(&[("east", &[])]),
         expect![[r#"
             delete Service shop/web-east
+            delete EndpointSlice shop/web-clusterset-id-east-ipv4
             delete EndpointSlice shop/web-east-ipv4
             update ServiceImport shop/web 80 of id-north at [127.2.128.1]"#]],
     );
@@ -143,7 +159,7 @@ fn a_new_gateway_enters_the_slices_also_of_a_link_that_is_silent() {
         &seen,
         &Told::new(),
         expect![[r#"
-            update EndpointSlice shop/web-clusterset-ipv4 127.2.0.5,127.2.0.6
+            update EndpointSlice shop/web-clusterset-id-east-ipv4 127.2.0.5,127.2.0.6
             update EndpointSlice shop/web-east-ipv4 127.2.0.5,127.2.0.6"#]],
     );
 }
@@ -226,11 +242,120 @@ fn an_own_export_merges_and_a_conflict_is_told() {
     seen.exports.insert("shop/web".parse().unwrap(), own_export(0, 80));
     let plan = decide(&seen, &told(&[("east", &["shop/web"])]));
     let import = plan.changes.iter().map(show).find(|line| line.contains("ServiceImport"));
-    assert_eq!(import.unwrap(), "create ServiceImport shop/web 80 of id-east,id-west at []");
-    assert!(plan.exports.values().all(|says| says.conflicts.is_empty()));
+    assert_eq!(import.unwrap(), "create ServiceImport shop/web 80 of id-east,id-west at [] not ready");
+    assert!(plan.exports.values().all(|says| says.conflicts.as_ref().unwrap().is_empty()));
     seen.exports.insert("shop/web".parse().unwrap(), own_export(2, 81));
     let plan = decide(&seen, &told(&[("east", &["shop/web"])]));
-    assert!(plan.exports.values().all(|says| !says.conflicts.is_empty()));
+    assert!(plan.exports.values().all(|says| !says.conflicts.as_ref().unwrap().is_empty()));
+}
+
+#[test]
+fn an_own_export_is_imported_here_too_and_only_where_its_namespace_is_no_protected_one() {
+    let mut seen = west(&[]);
+    for service in ["shop/web", "kube-system/web"] {
+        seen.exports.insert(service.parse().unwrap(), own_export(0, 80));
+    }
+    check(&settled(seen.clone(), &Told::new()), &Told::new(), expect![""]);
+    check(
+        &seen,
+        &Told::new(),
+        expect![[r#"
+            create Service shop/web-clusterset 80
+            create ServiceImport shop/web 80 of id-west at [] not ready"#]],
+    );
+}
+
+#[test]
+fn an_export_of_which_nothing_comes_says_why() {
+    let mut seen = west(&["east"]);
+    let told = told(&[("east", &["shop/web"])]);
+    let mut portless = own_export(0, 80);
+    portless.service.as_mut().unwrap().ports.clear();
+    seen.exports.insert("kube-system/web".parse().unwrap(), own_export(0, 80));
+    seen.exports.insert("shop/portless".parse().unwrap(), portless);
+    seen.exports.insert("shop/web".parse().unwrap(), own_export(0, 80));
+    seen.taken.insert((Kind::Import, "shop/web".parse().unwrap()));
+    let plan = decide(&seen, &told);
+    let failed: Vec<_> = plan.exports.values().map(|says| says.failed).collect();
+    assert_eq!(failed, [Some(Failed::NamespaceProtected), Some(Failed::NoPorts), Some(Failed::ImportTaken)]);
+    let of_the_set = |change: &&Change| show(change).contains("ServiceImport") || show(change).contains("-clusterset");
+    assert_eq!(plan.changes.iter().filter(of_the_set).count(), 0);
+}
+
+#[test]
+fn conflicts_stay_as_they_were_told_while_a_link_is_silent() {
+    let mut seen = west(&["east"]);
+    seen.exports.insert("shop/web".parse().unwrap(), own_export(2, 81));
+    let told = told(&[("east", &["shop/web"])]);
+    let seen = settled(seen, &told);
+    let says = |told: &Told| decide(&seen, told).exports[&"shop/web".parse::<ServiceId>().unwrap()].conflicts.clone();
+    assert_eq!(says(&told), Some([Conflict::Ports].into()));
+    assert_eq!(says(&Told::new()), None);
+    check(&seen, &Told::new(), expect![""]);
+}
+
+#[test]
+fn a_port_that_an_older_export_takes_the_name_of_stays_in_the_service_and_in_its_cluster_s_slice() {
+    let mut seen = west(&["east"]);
+    seen.exports.insert("shop/web".parse().unwrap(), own_export(0, 8080));
+    let seen = settled(seen, &told(&[("east", &["shop/web"])]));
+    let names = |ports: Vec<Option<PortName>>| ports.into_iter().map(|name| name.unwrap().to_string()).collect::<Vec<_>>();
+    let object =
+        |name: &str| seen.objects.iter().find(|(id, _)| id.name == name && id.kind != Kind::Import).unwrap().1.object.clone().unwrap();
+    let Object::Service(service) = object("web-clusterset") else { panic!("no Service") };
+    assert_eq!(names(service.ports.into_iter().map(|port| port.name).collect()), ["http-80-tcp", "http-8080-tcp"]);
+    for (cluster, expected) in [("id-west", "http-8080-tcp"), ("id-east", "http-80-tcp")] {
+        let Object::Slice(slice) = object(&format!("web-clusterset-{cluster}-ipv4")) else { panic!("no slice") };
+        assert_eq!(names(slice.ports.into_iter().map(|port| port.name).collect()), [expected]);
+    }
+}
+
+#[test]
+fn clients_keep_the_address_of_an_import_that_has_become_headless() {
+    let told = told(&[("east", &["shop/web"])]);
+    let mut seen = settled(west(&["east"]), &told);
+    let mut headless = own_export(0, 80);
+    headless.service.as_mut().unwrap().headless = true;
+    seen.exports.insert("shop/web".parse().unwrap(), headless);
+    let seen = settled(seen, &told);
+    let service = ObjectId::service(&"shop/web-clusterset".parse().unwrap());
+    let import = ObjectId { kind: Kind::Import, ..ObjectId::service(&"shop/web".parse().unwrap()) };
+    let Some(Object::Import(import)) = &seen.objects[&import].object else { panic!("no import") };
+    assert_eq!((import.kind, import.ips.len(), import.ready), (ImportKind::Headless, 0, true));
+    assert!(seen.objects.contains_key(&service), "the address is in use");
+    let alone = settled(seen, &told_nothing("east"));
+    assert!(!alone.objects.contains_key(&service), "nobody has an address any more");
+}
+
+fn told_nothing(link: &str) -> Told {
+    told(&[(link, &[])])
+}
+
+#[test]
+fn a_headless_import_has_a_slice_per_cluster_with_the_hostnames_of_its_pods() {
+    let mut seen = west(&["east"]);
+    let mut own = own_export(5, 80);
+    own.service.as_mut().unwrap().headless = true;
+    seen.exports.insert("shop/stock".parse().unwrap(), own);
+    let pod = ("127.2.64.1".parse().unwrap(), "stock-0".parse().ok());
+    seen.pods.insert("shop/stock".parse().unwrap(), OwnPods { endpoints: [pod].into(), ports: Vec::new() });
+    let told = told(&[("east", &["shop/stock~"])]);
+    let seen = settled(seen, &told);
+    let slices = seen.objects.values().filter_map(|found| found.object.as_ref().filter(|object| matches!(object, Object::Headless(_))));
+    let slices: Vec<String> = slices.map(|object| format!("{}{}", object.id(), details(object))).collect();
+    expect![[r#"
+        EndpointSlice shop/stock-headless-id-east-ipv4 pod-0@127.2.128.1 of id-east
+        EndpointSlice shop/stock-headless-id-west-ipv4 stock-0@127.2.64.1 of id-west"#]]
+    .assert_eq(&slices.join("\n"));
+    check(&seen, &Told::new(), expect![""]);
+}
+
+#[test]
+fn a_deleted_import_comes_back_with_its_address() {
+    let told = told(&[("east", &["shop/web"])]);
+    let mut seen = settled(west(&["east"]), &told);
+    seen.objects.retain(|id, _| id.kind != Kind::Import);
+    check(&seen, &told, expect!["create ServiceImport shop/web 80 of id-east at [127.2.128.1]"]);
 }
 
 #[test]
@@ -246,7 +371,7 @@ fn egress_ports_stay_as_they_were_recorded() {
     let seen = settled(west(&["east"]), &told(&[("east", &["shop/a"])]));
     let port = |seen: &Seen| {
         seen.objects.iter().find_map(|(id, found)| match &found.object {
-            Some(Object::Slice(slice)) if id.name == "a-east-ipv4" => Some(slice.ports[0].egress),
+            Some(Object::Slice(slice)) if id.name == "a-east-ipv4" => Some(slice.ports[0].number),
             _ => None,
         })
     };
@@ -256,7 +381,7 @@ fn egress_ports_stay_as_they_were_recorded() {
     let after = settled(seen, &told(&[("east", &many)]));
     assert_eq!(port(&after), Some(before));
     let slices = after.objects.values().filter_map(|found| match &found.object {
-        Some(Object::Slice(slice)) => Some(slice.ports[0].egress),
+        Some(Object::Slice(slice)) => Some(slice.ports[0].number),
         _ => None,
     });
     let ports: Vec<u16> = slices.collect();

@@ -1,17 +1,18 @@
 //! Small worlds for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::client::exports::{Exports, ExportsState};
 use mesh_api::client::hold::Complete;
 use mesh_api::proto;
-use mesh_names::ClusterName;
+use mesh_api::translate::{IpFamily, Transport};
+use mesh_names::{ClusterId, ClusterName, ServiceId, ServicePort};
 use mesh_topology::Gateway;
 use mesh_trust::Bundle;
 
-use crate::model::{Found, Namespaces, Object, Seen, SeenLink};
+use crate::model::{Found, Namespaces, Object, ObjectId, Seen, SeenLink, SliceOf, source_of};
 use crate::plan::Change;
 
 /// A link to `name` whose id is `id-<name>`.
@@ -70,14 +71,23 @@ pub(crate) fn exported(cluster: &str, service: &str) -> proto::ExportedService {
 
 /// West, with one gateway and the namespaces `shop` and `kube-system`, linked to `links`.
 pub(crate) fn west(links: &[&str]) -> Seen {
+    linked("west", links)
+}
+
+/// The cluster `own`, with one gateway and the namespaces `shop` and `kube-system`, linked to `links`.
+pub(crate) fn linked(own: &str, links: &[&str]) -> Seen {
     Seen {
-        id: "id-west".parse().unwrap(),
+        id: format!("id-{own}").parse().unwrap(),
         links: links.iter().map(|name| (name.parse().unwrap(), Ok(link(name)))).collect::<BTreeMap<ClusterName, _>>(),
         namespaces: ["shop", "kube-system", "isthmus-system"].iter().map(|name| name.parse().unwrap()).collect(),
         gateways: ["127.2.0.5".parse().unwrap()].into(),
+        families: [IpFamily::V4].into(),
         exports: BTreeMap::new(),
         taken: [].into(),
+        pods: BTreeMap::new(),
         objects: BTreeMap::new(),
+        properties: None,
+        member: None,
     }
 }
 
@@ -88,12 +98,12 @@ pub(crate) fn applied(mut seen: Seen, changes: Vec<Change>) -> Seen {
             Change::Create(object) | Change::Update(object) => {
                 let link = match &object {
                     Object::Service(it) => it.stands_for.link().map(|owner| owner.name.clone()),
-                    Object::Slice(it) => it.link.as_ref().map(|owner| owner.name.clone()),
-                    Object::Import(_) => None,
+                    Object::Slice(it) => it.of.link().map(|owner| owner.name.clone()),
+                    Object::Headless(_) | Object::Import(_) => None,
                 };
                 let addresses = match &object {
                     Object::Service(_) => vec!["127.2.128.1".parse().unwrap()],
-                    Object::Slice(_) | Object::Import(_) => Vec::new(),
+                    Object::Slice(_) | Object::Headless(_) | Object::Import(_) => Vec::new(),
                 };
                 let uid = format!("uid of {}", object.id());
                 seen.objects.insert(object.id(), Found { uid, link, object: Some(object), addresses });
@@ -104,4 +114,18 @@ pub(crate) fn applied(mut seen: Seen, changes: Vec<Change>) -> Seen {
         }
     }
     seen
+}
+
+/// The ports that the slice of `cluster` gives callers of the cluster set's service `id`; none when it has no address.
+pub(crate) fn exporting(seen: &Seen, id: &ServiceId, cluster: &ClusterId) -> Option<BTreeSet<(Transport, ServicePort)>> {
+    let service = ServiceId::parse(id.namespace().as_str(), &format!("{}-clusterset", id.name())).unwrap();
+    let Some(Object::Service(service)) = &seen.objects.get(&ObjectId::service(&service))?.object else { return None };
+    let slices = seen.objects.values().filter_map(|found| match &found.object {
+        Some(Object::Slice(slice)) if slice.service == *service.id.name() => Some(slice),
+        _ => None,
+    });
+    let theirs = slices.filter(|slice| matches!(&slice.of, SliceOf::Import { source, .. } if *source == source_of(cluster)));
+    let names: BTreeSet<_> = theirs.flat_map(|slice| &slice.ports).map(|port| &port.name).collect();
+    let ports = service.ports.iter().filter(|port| names.contains(&port.name));
+    Some(ports.map(|port| (port.transport, port.number)).collect())
 }
