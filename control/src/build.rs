@@ -18,7 +18,7 @@ use mesh_names::{ServiceId, SpiffeId, TrustDomain};
 use mesh_topology::{Change, Grant, Import, Own, Peer, Snapshot};
 use mesh_trust::Bundles;
 
-use crate::observed::{self, Complete, ObjectName, Versions};
+use crate::observed::{self, Complete, Mirror, ObjectName, Versions};
 
 /// All that control says, to its own cluster and to each peer.
 #[derive(Clone, Debug)]
@@ -150,11 +150,20 @@ impl Context<'_> {
     /// The services of the cluster set. What the own cluster contributes is said by its exports, the rest by the merged ServiceImport.
     fn imported(&self, exports: &BTreeMap<ServiceId, mesh_topology::Export>) -> Vec<Import> {
         let links: Vec<_> = self.complete.seen.links.iter().collect();
+        let services = self.complete.seen.services.iter();
+        let addresses: BTreeMap<&ServiceId, &[IpAddr]> = services
+            .filter_map(|service| match &service.mirror {
+                Some(Mirror::ClusterSet(of)) => Some((of, service.addresses.as_slice())),
+                _ => None,
+            })
+            .collect();
         let import = |import: &Arc<observed::ServiceImport>| {
+            // An import that has become headless keeps the address that clients have: they go on with it.
+            let address = || addresses.get(&import.id).copied().unwrap_or_default().to_vec();
             let contributes = |link: &&Arc<observed::Link>| import.clusters.contains(&link.link.id);
             Import {
                 id: import.id.clone(),
-                addresses: import.addresses.clone(),
+                addresses: if import.addresses.is_empty() { address() } else { import.addresses.clone() },
                 kind: import.kind,
                 ports: import.ports.clone(),
                 own: exports.contains_key(&import.id),

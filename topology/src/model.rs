@@ -93,7 +93,7 @@ pub struct Import {
     pub addresses: Vec<IpAddr>,
     /// Whether it has one address or one per endpoint.
     pub kind: ImportKind,
-    /// The merged ports of all clusters that export it.
+    /// The merged ports of all clusters that export it. What lost its name to an older export is not among them, and can be called too.
     pub ports: Vec<Port>,
     /// Whether the own cluster exports it too.
     pub own: bool,
@@ -265,10 +265,10 @@ pub enum AddressOwner {
 }
 
 impl Service {
-    /// The port with this number.
+    /// The port for streams with this number.
     #[must_use]
     pub fn port(&self, number: ServicePort) -> Option<&Port> {
-        self.ports.iter().find(|port| port.number == number)
+        stream_port(&self.ports, number)
     }
 
     /// Whether it has no address of its own, only its endpoints'.
@@ -279,18 +279,18 @@ impl Service {
 }
 
 impl Remote {
-    /// The port with this number.
+    /// The port for streams with this number.
     #[must_use]
     pub fn port(&self, number: ServicePort) -> Option<&Port> {
-        self.ports.iter().find(|port| port.number == number)
+        stream_port(&self.ports, number)
     }
 }
 
 impl Import {
-    /// The port with this number.
+    /// The port for streams with this number.
     #[must_use]
     pub fn port(&self, number: ServicePort) -> Option<&Port> {
-        self.ports.iter().find(|port| port.number == number)
+        stream_port(&self.ports, number)
     }
 }
 
@@ -308,4 +308,9 @@ impl Peer {
         };
         granted && allowed
     }
+}
+
+/// A number may stand for two ports, one for streams and one for datagrams: who exposes the one need not expose the other.
+fn stream_port(ports: &[Port], number: ServicePort) -> Option<&Port> {
+    ports.iter().find(|port| port.number == number && port.protocol != Protocol::Udp)
 }

@@ -148,19 +148,18 @@ impl Snapshot {
     fn on_port(&self, target: Target, port: ServicePort) -> Result<Resolved, NoRoute> {
         let service = target.service();
         let unknown = |place: &str| NoRoute::UnknownService { service: service.clone(), place: place.to_owned() };
-        let ports = match &target {
-            Target::ClusterSet(id) => &self.import(id).ok_or_else(|| unknown("the cluster set"))?.ports,
+        let known = match &target {
+            Target::ClusterSet(id) => self.import_port(self.import(id).ok_or_else(|| unknown("the cluster set"))?, port),
             Target::Own(id) | Target::OwnEndpoint { service: id, .. } => {
-                &self.service(id).ok_or_else(|| unknown(self.own.cluster.as_str()))?.ports
+                self.service(id).ok_or_else(|| unknown(self.own.cluster.as_str()))?.port(port)
             }
             Target::In { cluster, service: id } | Target::RemoteEndpoint { cluster, service: id, .. } => {
                 if self.link(cluster).is_none() {
                     return Err(NoRoute::UnknownCluster { cluster: cluster.to_string() });
                 }
-                &self.remote(cluster, id).ok_or_else(|| unknown(cluster.as_str()))?.ports
+                self.remote(cluster, id).ok_or_else(|| unknown(cluster.as_str()))?.port(port)
             }
         };
-        let known = ports.iter().find(|known| known.number == port);
         let protocol = known.ok_or_else(|| NoRoute::UnknownPort { service: service.clone(), port })?.protocol;
         Ok(Resolved::Mesh { key: RequestKey::new(target, port), protocol })
     }

@@ -182,7 +182,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn cluster_set(&mut self, id: &ServiceId) -> Result<Route, NoRoute> {
         let import = self.snapshot.import(id).ok_or_else(|| unknown(id, "the cluster set"))?;
-        if import.port(self.request.port).is_none() {
+        if self.snapshot.import_port(import, self.request.port).is_none() {
             return Err(self.unknown_port(id));
         }
         let own = if import.own { self.snapshot.service(id).filter(|service| service.port(self.request.port).is_some()) } else { None };

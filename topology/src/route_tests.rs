@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_names::AppPort;
+use mesh_names::{AppPort, Protocol};
 
 use crate::testing::{east_and_west, import, link, port, put_import, put_link, put_remote, put_service, remote, service, start, west};
-use crate::{Change, Draw, EndpointKey, Evidence, Loads, NoRoute, Outcome, ProbeState, RequestKey, Route, Snapshot, Stage, Target};
+use crate::{
+    Change, Draw, EndpointKey, Evidence, Loads, NoRoute, Outcome, Port, ProbeState, Remote, RequestKey, Route, Snapshot, Stage, Target,
+};
 
 fn show(route: &Result<Route, NoRoute>) -> String {
     match route {
@@ -115,6 +117,68 @@ fn links_of_equal_priority_share_and_weights_divide_only_a_clusters_own_part() {
     let counts = spread(&cart_in(0, &[("east", 0, 1), ("north", 0, 3)]), &RequestKey::new(cart(), port(80)), &Loads::default());
     let east = counts["eastcart0 in east"];
     assert!((400..600).contains(&east), "{counts:?}");
+}
+
+/// `cart_in` west and east, one endpoint each, which expose these ports; the import has those of west, which is older.
+fn cart_exposing(own: &[(&str, u16, Protocol)], east: &[(&str, u16, Protocol)]) -> Snapshot {
+    let ports = |of: &[(&str, u16, Protocol)]| -> Vec<Port> {
+        of.iter().map(|(name, number, protocol)| Port { name: name.parse().ok(), number: port(*number), protocol: *protocol }).collect()
+    };
+    let mut cart = service("shop/cart", None, 1);
+    let app: AppPort = 8080_u16.try_into().unwrap();
+    Arc::make_mut(&mut cart.endpoints[0]).ports = own.iter().map(|(_, number, _)| (port(*number), app)).collect();
+    cart.ports = ports(own);
+    let mut set = import("shop/cart", true, &["east"]);
+    set.ports = ports(own);
+    set.addresses = vec!["127.2.128.2".parse().unwrap()];
+    let theirs = Remote { ports: ports(east), ..remote("east", "shop/cart", 1) };
+    cart_in(1, &[("east", 0, 1)]).with([put_service(cart), put_import(set), put_remote(theirs)])
+}
+
+/// Where requests for `cart` on `number` go, by its name's address too.
+fn goes(snapshot: &Snapshot, number: u16) -> Vec<String> {
+    let by_address = snapshot.resolve_address(([127, 2, 128, 2], number).into());
+    let by_name = snapshot.resolve(&"cart.shop.svc.clusterset.local".parse().unwrap(), port(number));
+    assert_eq!(by_address, by_name);
+    spread(snapshot, &RequestKey::new(cart(), port(number)), &Loads::default()).into_keys().collect()
+}
+
+#[test]
+fn a_port_that_only_one_cluster_exposes_reaches_that_cluster_alone() {
+    let snapshot = cart_exposing(&[("http", 80, Protocol::Http)], &[("http", 80, Protocol::Http), ("admin", 81, Protocol::Http)]);
+    assert_eq!(goes(&snapshot, 80), ["cart-0 at 127.2.64.1:8080"]);
+    assert_eq!(goes(&snapshot, 81), ["eastcart0 in east"]);
+    let without_own = with_own_ready(&snapshot, 0);
+    assert_eq!((goes(&without_own, 80), goes(&without_own, 81)), (vec!["eastcart0 in east".to_owned()], goes(&snapshot, 81)));
+    let mut gone = Remote::clone(snapshot.remote(&"east".parse().unwrap(), &"shop/cart".parse().unwrap()).unwrap());
+    Arc::make_mut(&mut gone.endpoints[0]).ready = false;
+    assert_eq!(goes(&snapshot.with([put_remote(gone)]), 81), ["nothing_ready"], "never another cluster's endpoints");
+}
+
+#[test]
+fn a_port_that_lost_its_name_to_an_older_export_still_reaches_who_exposes_it() {
+    let snapshot = cart_exposing(&[("http", 80, Protocol::Http)], &[("http", 8080, Protocol::Http)]);
+    assert_eq!(goes(&snapshot, 80), ["cart-0 at 127.2.64.1:8080"]);
+    assert_eq!(goes(&snapshot, 8080), ["eastcart0 in east"]);
+    assert_eq!(goes(&snapshot, 8081), ["unknown_port"]);
+}
+
+#[test]
+fn streams_do_not_go_where_the_number_is_a_datagram_port() {
+    let snapshot = cart_exposing(&[("dns", 53, Protocol::Udp)], &[("dns-tcp", 53, Protocol::Tcp)]);
+    assert_eq!(goes(&snapshot, 53), ["eastcart0 in east"]);
+}
+
+#[test]
+fn a_peer_s_weights_take_no_more_than_the_part_of_its_cluster() {
+    let snapshot = cart_in(0, &[("east", 0, 2), ("north", 0, 1)]);
+    let mut greedy = Remote::clone(snapshot.remote(&"east".parse().unwrap(), &"shop/cart".parse().unwrap()).unwrap());
+    for endpoint in &mut greedy.endpoints {
+        Arc::make_mut(endpoint).weight = u32::MAX;
+    }
+    let counts = spread(&snapshot.with([put_remote(greedy)]), &RequestKey::new(cart(), port(80)), &Loads::default());
+    let north = counts["northcart0 in north"];
+    assert!((400..600).contains(&north), "{counts:?}");
 }
 
 #[test]
@@ -253,7 +317,7 @@ fn a_caller_keeps_to_four_endpoints_and_takes_more_while_they_are_busy() {
 #[test]
 fn a_port_that_only_one_cluster_has_reaches_only_that_cluster() {
     let mut more = remote("east", "shop/cart", 1);
-    more.ports.push(crate::Port { number: port(81), ..more.ports[0].clone() });
+    more.ports.push(Port { number: port(81), ..more.ports[0].clone() });
     let mut merged = import("shop/cart", true, &["east"]);
     merged.ports.clone_from(&more.ports);
     let snapshot = cart_in(1, &[("east", 0, 1)]).with([put_remote(more), put_import(merged)]);

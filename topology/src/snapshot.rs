@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh_names::{ClusterName, ServiceId, TrustDomain, TunnelPort};
+use mesh_names::{ClusterName, ServiceId, ServicePort, TrustDomain, TunnelPort};
 
-use crate::model::{AddressOwner, Egress, Export, Import, Link, Own, Peer, Remote, Service};
+use crate::model::{AddressOwner, Egress, Export, Import, Link, Own, Peer, Port, Remote, Service};
 
 pub(crate) type Table<K, V> = Arc<HashMap<K, Arc<V>>>;
 
@@ -73,6 +73,15 @@ impl Snapshot {
     #[must_use]
     pub fn import(&self, id: &ServiceId) -> Option<&Arc<Import>> {
         self.imports.get(id)
+    }
+
+    /// A port of a service of the cluster set: of the import, else of any cluster that exports it. An older export takes a name away from
+    /// the others' ports, but not their callers.
+    #[must_use]
+    pub fn import_port<'a>(&'a self, import: &'a Import, number: ServicePort) -> Option<&'a Port> {
+        let own = || self.service(&import.id).filter(|_| import.own).and_then(|service| service.port(number));
+        let remote = |cluster: &'a ClusterName| self.remote(cluster, &import.id)?.port(number);
+        import.port(number).or_else(own).or_else(|| import.clusters.iter().find_map(remote))
     }
 
     /// Every service of the cluster set.
