@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use mesh_names::{ClusterId, ClusterName, Label, PortName, Protocol, ServiceId, ServicePort};
+use mesh_names::{ClusterId, ClusterName, Label, PortName, Protocol, ServiceId};
 use mesh_topology::{Endpoint, Import, ImportKind, LinkHealth, Port, Remote, RemoteEndpoint, Service, Snapshot};
 
 use crate::name::{Asked, Transport, Zone, read};
@@ -115,15 +115,16 @@ struct Found {
 impl Found {
     fn records(self, kind: Kind) -> Vec<(Data, u32)> {
         let addresses = |wanted: fn(&IpAddr) -> bool| {
-            self.addresses.iter().copied().filter(wanted).take(ADDRESSES_MAX).map(|ip| (Data::Address(ip), ADDRESS_TTL)).collect()
+            self.addresses.iter().copied().filter(wanted).map(|ip| (Data::Address(ip), ADDRESS_TTL)).collect()
         };
         match kind {
             Kind::A => addresses(IpAddr::is_ipv4),
             Kind::Aaaa => addresses(IpAddr::is_ipv6),
             Kind::Srv => {
-                let weight = u16::try_from(100 / self.services.len().max(1)).unwrap_or(1).max(1);
+                let sent = self.services.len().clamp(1, RECORDS_MAX);
+                let weight = u16::try_from(100 / sent).unwrap_or(1).max(1);
                 let record = |(port, target)| (Data::Srv { weight, port, target }, SRV_TTL);
-                self.services.into_iter().take(ADDRESSES_MAX).map(record).collect()
+                self.services.into_iter().take(RECORDS_MAX).map(record).collect()
             }
             Kind::Soa if self.apex => vec![(Data::Soa, ADDRESS_TTL)],
             Kind::Ns if self.apex => vec![(Data::Ns, ADDRESS_TTL)],
@@ -145,20 +146,20 @@ fn found(snapshot: &Snapshot, zone: &Zone, asked: &Asked, name: &str) -> Option<
         }
         Asked::Transport(service, transport) => {
             let view = View::of(snapshot, zone, service)?;
-            view.ports().iter().any(|port| carried(port) == *transport && port.name.is_some()).then(Found::default)
+            let mut named = view.ports().iter().filter(|port| carried(port) == *transport && port.name.is_some());
+            named.any(|port| !view.found(Some(port), &view.name()).services.is_empty()).then(Found::default)
         }
         Asked::Port(service, transport, port) => {
             let view = View::of(snapshot, zone, service)?;
             let wanted: PortName = port.parse().ok()?;
             let port = view.ports().iter().find(|port| port.name.as_ref() == Some(&wanted) && carried(port) == *transport)?;
-            let all = view.found(Some(port.number), &view.name());
+            let all = view.found(Some(port), &view.name());
             (!all.services.is_empty()).then(|| Found { services: all.services, ..Found::default() })
         }
         Asked::Endpoint(service, cluster, hostname) => {
             let view = View::of(snapshot, zone, service)?;
-            let addresses = view.endpoint(cluster.as_ref(), hostname);
-            let ports = view.ports().iter().map(|port| (port.number.get(), name.to_owned())).collect();
-            (!addresses.is_empty()).then_some(Found { addresses, services: ports, apex: false })
+            let found = view.endpoint(cluster.as_ref(), hostname, name);
+            (!found.addresses.is_empty()).then_some(found)
         }
         Asked::Version | Asked::Nothing => None,
     }
@@ -226,25 +227,33 @@ impl<'a> View<'a> {
     }
 
     /// Addresses and SRV data of the service's own name, for one port or all.
-    fn found(&self, port: Option<ServicePort>, name: &str) -> Found {
-        let ports = || self.ports().iter().map(|port| port.number).filter(|number| port.is_none_or(|wanted| wanted == *number));
+    fn found(&self, port: Option<&Port>, name: &str) -> Found {
         if self.cluster_ip() {
             let addresses = match self {
                 Self::Set { import, .. } => &import.addresses,
                 Self::Own { service, .. } => &service.addresses,
                 Self::Remote { remote, .. } => &remote.addresses,
             };
-            let services = ports().map(|port| (port.get(), name.to_owned())).collect();
+            let services = numbers(self.ports(), port).map(|number| (number, name.to_owned())).collect();
             return Found { addresses: addresses.iter().copied().collect(), services, apex: false };
         }
         let endpoints = self.endpoints();
-        let services = endpoints.iter().flat_map(|at| ports().map(|port| (port.get(), format!("{}.{name}", at.label)))).collect();
-        Found { addresses: endpoints.iter().map(|at| at.address).collect(), services, apex: false }
+        let services = endpoints.iter().flat_map(|at| numbers(at.ports, port).map(move |number| (number, format!("{}.{name}", at.label))));
+        Found { addresses: endpoints.iter().map(|at| at.address).collect(), services: services.collect(), apex: false }
     }
 
-    /// The ready endpoints of a headless service, with the labels that stand for them before the service's name.
-    fn endpoints(&self) -> Vec<At> {
-        match self {
+    /// Ready endpoints of a headless service, with the labels that stand for them before the service's name: at most as many as one answer
+    /// has records. Whatever type is asked for, they are the same ones.
+    fn endpoints(&self) -> Vec<At<'a>> {
+        let mut all = self.all_endpoints();
+        all.sort_by(|a, b| (&a.label, a.address).cmp(&(&b.label, b.address)));
+        let last = all.iter().map(|at| &at.label).collect::<BTreeSet<_>>().into_iter().nth(RECORDS_MAX).cloned();
+        all.retain(|at| last.as_ref().is_none_or(|last| at.label < *last));
+        all
+    }
+
+    fn all_endpoints(&self) -> Vec<At<'a>> {
+        match *self {
             Self::Own { service, .. } => own_endpoints(service, None),
             Self::Remote { snapshot, cluster, remote } => {
                 if alive(snapshot, cluster) {
@@ -266,30 +275,50 @@ impl<'a> View<'a> {
         }
     }
 
-    fn endpoint(&self, cluster: Option<&ClusterId>, hostname: &Label) -> BTreeSet<IpAddr> {
+    /// Addresses and SRV data of one endpoint, under the `name` that it was asked by.
+    fn endpoint(&self, cluster: Option<&ClusterId>, hostname: &Label, name: &str) -> Found {
+        if self.cluster_ip() {
+            return Found::default();
+        }
         let wanted = label_of(hostname.as_str(), cluster);
-        self.endpoints().into_iter().filter(|at| at.label == wanted && !self.cluster_ip()).map(|at| at.address).collect()
+        let all = self.all_endpoints().into_iter().filter(|at| at.label == wanted);
+        let mut found = Found::default();
+        for at in all {
+            found.addresses.insert(at.address);
+            found.services.extend(numbers(at.ports, None).map(|number| (number, name.to_owned())));
+        }
+        found
     }
 }
 
-struct At {
-    label: String,
-    address: IpAddr,
+/// The numbers of `ports`, or of the one that is asked for if it is among them: what one cluster does not expose is not called there.
+fn numbers<'a>(ports: &'a [Port], asked: Option<&'a Port>) -> impl Iterator<Item = u16> + 'a {
+    let same = move |port: &&Port| asked.is_none_or(|asked| asked.number == port.number && carried(asked) == carried(port));
+    ports.iter().filter(same).map(|port| port.number.get())
 }
 
-fn own_endpoints(service: &Service, cluster: Option<&ClusterId>) -> Vec<At> {
+/// One endpoint of a headless service.
+struct At<'a> {
+    label: String,
+    address: IpAddr,
+    /// The ports that its cluster exposes.
+    ports: &'a [Port],
+}
+
+fn own_endpoints<'a>(service: &'a Service, cluster: Option<&ClusterId>) -> Vec<At<'a>> {
     let at = |endpoint: &Endpoint| At {
         label: label_of(&endpoint.hostname.as_ref().map_or_else(|| dashed(endpoint.address), ToString::to_string), cluster),
         address: endpoint.address,
+        ports: &service.ports,
     };
     service.endpoints.iter().filter(|endpoint| endpoint.ready).map(|endpoint| at(endpoint)).collect()
 }
 
-fn remote_endpoints(remote: &Remote, cluster: Option<&ClusterId>) -> Vec<At> {
+fn remote_endpoints<'a>(remote: &'a Remote, cluster: Option<&ClusterId>) -> Vec<At<'a>> {
     let at = |endpoint: &RemoteEndpoint| {
         let address = endpoint.stand_in?;
         let hostname = endpoint.hostname.as_ref().map_or_else(|| dashed(address), ToString::to_string);
-        Some(At { label: label_of(&hostname, cluster), address })
+        Some(At { label: label_of(&hostname, cluster), address, ports: &remote.ports })
     };
     remote.endpoints.iter().filter(|endpoint| endpoint.ready).filter_map(|endpoint| at(endpoint)).collect()
 }
@@ -298,9 +327,13 @@ fn label_of(hostname: &str, cluster: Option<&ClusterId>) -> String {
     cluster.map_or_else(|| hostname.to_owned(), |cluster| format!("{hostname}.{cluster}"))
 }
 
-/// An endpoint without a hostname is named by its address (KEP-1645).
+/// An endpoint without a hostname is named by its address (KEP-1645). An IPv6 address that begins or ends with `::` gets the zero that a
+/// label needs there.
 fn dashed(address: IpAddr) -> String {
-    address.to_string().replace(['.', ':'], "-")
+    let text = address.to_string().replace(['.', ':'], "-");
+    let before = if text.starts_with('-') { "0" } else { "" };
+    let behind = if text.ends_with('-') { "0" } else { "" };
+    format!("{before}{text}{behind}")
 }
 
 fn alive(snapshot: &Snapshot, cluster: &ClusterName) -> bool {
@@ -314,177 +347,7 @@ const VERSION_TTL: u32 = 28_800;
 const ADDRESS_TTL: u32 = 5;
 const SRV_TTL: u32 = 5;
 /// More records than this are never sent: a client needs a subset, and the answer stays small.
-const ADDRESSES_MAX: usize = 64;
+const RECORDS_MAX: usize = 64;
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    use mesh_topology::{Change, Link, Mesh, Own};
-
-    use super::*;
-
-    /// west, linked to east: `web` and headless `stock` come from east, `cart` from both, `solo` is west's own.
-    fn west(health: LinkHealth) -> Snapshot {
-        let own = Own { cluster: name("west"), id: None, trust_domain: "west.mesh".parse().unwrap(), ranges: Vec::new() };
-        let id = |text: &str| text.parse::<ServiceId>().unwrap();
-        let link = Link {
-            name: name("east"),
-            id: "e1".parse().unwrap(),
-            trust_domain: "east.mesh".parse().unwrap(),
-            gateways: Vec::new(),
-            health,
-            priority: 0,
-        };
-        let import = |text: &str, address: Option<&str>, own| Import {
-            id: id(text),
-            addresses: address.iter().map(|address| address.parse().unwrap()).collect(),
-            kind: if address.is_some() { ImportKind::ClusterSetIp } else { ImportKind::Headless },
-            ports: ports(),
-            own,
-            clusters: vec![name("east")],
-        };
-        let remote = |text: &str, address: Option<&str>, stand_ins: &[(&str, &str)]| Remote {
-            link: name("east"),
-            service: id(text),
-            ports: ports(),
-            identities: Vec::new(),
-            addresses: address.iter().map(|address| address.parse().unwrap()).collect(),
-            endpoints: stand_ins.iter().map(|(hostname, address)| Arc::new(stand_in(hostname, address))).collect(),
-            handles_valid: true,
-            proxyless: false,
-        };
-        Snapshot::empty(own).with([
-            Change::Link(name("east"), Some(link)),
-            Change::Service(id("shop/solo"), Some(service("shop/solo", &["127.1.128.9"], &[]))),
-            Change::Service(id("shop/stock"), Some(service("shop/stock", &[], &[("stock-0", "127.1.64.7")]))),
-            Change::Import(id("shop/web"), Some(import("shop/web", Some("127.1.128.1"), false))),
-            Change::Import(id("shop/stock"), Some(import("shop/stock", None, true))),
-            Change::Remote(name("east"), id("shop/web"), Some(remote("shop/web", Some("127.1.128.2"), &[]))),
-            Change::Remote(
-                name("east"),
-                id("shop/stock"),
-                Some(remote("shop/stock", None, &[("stock-0", "127.1.128.3"), ("stock-1", "127.1.128.4")])),
-            ),
-            Change::Complete("w1".parse().unwrap()),
-        ])
-    }
-
-    fn name(text: &str) -> ClusterName {
-        text.parse().unwrap()
-    }
-
-    fn ports() -> Vec<Port> {
-        let port =
-            |name: &str, number: u16, protocol| Port { name: Some(name.parse().unwrap()), number: number.try_into().unwrap(), protocol };
-        vec![port("http", 80, Protocol::Http), port("dns", 53, Protocol::Udp)]
-    }
-
-    fn service(text: &str, addresses: &[&str], endpoints: &[(&str, &str)]) -> Service {
-        let endpoint = |(hostname, address): &(&str, &str)| {
-            Arc::new(Endpoint {
-                name: (*hostname).parse().unwrap(),
-                handle: "abcdefgh".parse().unwrap(),
-                address: address.parse().unwrap(),
-                ports: BTreeMap::new(),
-                hostname: Some((*hostname).parse().unwrap()),
-                identity: "spiffe://west.mesh/ns/shop/sa/stock".parse().unwrap(),
-                mesh: Mesh::Plain,
-                ready: true,
-                zone: None,
-                weight: 1,
-            })
-        };
-        Service {
-            id: text.parse().unwrap(),
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-            ports: ports(),
-            identities: Vec::new(),
-            endpoints: endpoints.iter().map(endpoint).collect(),
-        }
-    }
-
-    fn stand_in(hostname: &str, address: &str) -> RemoteEndpoint {
-        RemoteEndpoint {
-            handle: "abcdefgh".parse().unwrap(),
-            hostname: Some(hostname.parse().unwrap()),
-            ready: true,
-            weight: 1,
-            stand_in: Some(address.parse().unwrap()),
-        }
-    }
-
-    fn check(kind: Kind, name: &str, expected: &str) {
-        check_in(&west(LinkHealth::Healthy), kind, name, expected);
-    }
-
-    fn check_in(snapshot: &Snapshot, kind: Kind, name: &str, expected: &str) {
-        let answer = answer(snapshot, name, kind);
-        let record = |(data, _): &(Data, u32)| match data {
-            Data::Address(ip) => ip.to_string(),
-            Data::Srv { weight, port, target } => format!("{weight} {port} {target}"),
-            other => format!("{other:?}"),
-        };
-        let records: Vec<String> = answer.records.iter().map(record).collect();
-        assert_eq!(format!("{:?} {}", answer.code, records.join(", ")).trim(), expected, "{kind:?} {name}");
-    }
-
-    #[test]
-    fn a_cluster_set_ip_is_answered_while_its_import_exists_whatever_the_link_does() {
-        check(Kind::A, "web.shop.svc.clusterset.local", "NoError 127.1.128.1");
-        check_in(&west(LinkHealth::Unreachable), Kind::A, "web.shop.svc.clusterset.local", "NoError 127.1.128.1");
-    }
-
-    #[test]
-    fn per_cluster_and_headless_names_follow_data_path_health() {
-        check(Kind::A, "web.shop.svc.east.mesh", "NoError 127.1.128.2");
-        check_in(&west(LinkHealth::Unreachable), Kind::A, "web.shop.svc.east.mesh", "NxDomain");
-        check(Kind::A, "stock.shop.svc.clusterset.local", "NoError 127.1.64.7, 127.1.128.3, 127.1.128.4");
-        check_in(&west(LinkHealth::Unreachable), Kind::A, "stock.shop.svc.clusterset.local", "NoError 127.1.64.7");
-    }
-
-    #[test]
-    fn a_pod_is_found_by_hostname_and_cluster_id() {
-        check(Kind::A, "stock-0.e1.stock.shop.svc.clusterset.local", "NoError 127.1.128.3");
-        check(Kind::A, "stock-0.w1.stock.shop.svc.clusterset.local", "NoError 127.1.64.7");
-        check(Kind::A, "stock-1.stock.shop.svc.east.mesh", "NoError 127.1.128.4");
-        check(Kind::A, "stock-9.e1.stock.shop.svc.clusterset.local", "NxDomain");
-        check(Kind::A, "e1.stock.shop.svc.clusterset.local", "NxDomain");
-    }
-
-    #[test]
-    fn srv_names_one_record_for_an_address_and_one_per_endpoint_when_headless() {
-        check(Kind::Srv, "_http._tcp.web.shop.svc.clusterset.local", "NoError 100 80 web.shop.svc.clusterset.local");
-        check(Kind::Srv, "_dns._udp.web.shop.svc.clusterset.local", "NoError 100 53 web.shop.svc.clusterset.local");
-        check(Kind::Srv, "_http._udp.web.shop.svc.clusterset.local", "NxDomain");
-        check(
-            Kind::Srv,
-            "_http._tcp.stock.shop.svc.east.mesh",
-            "NoError 50 80 stock-0.stock.shop.svc.east.mesh, 50 80 stock-1.stock.shop.svc.east.mesh",
-        );
-    }
-
-    #[test]
-    fn a_name_exists_or_not_whatever_its_type() {
-        check(Kind::Aaaa, "web.shop.svc.clusterset.local", "NoError");
-        check(Kind::Txt, "shop.svc.clusterset.local", "NoError");
-        check(Kind::A, "svc.clusterset.local", "NoError");
-        check(Kind::A, "none.shop.svc.clusterset.local", "NxDomain");
-        check(Kind::A, "elsewhere.svc.clusterset.local", "NxDomain");
-        check(Kind::Soa, "clusterset.local", "NoError Soa");
-        check(Kind::Txt, "dns-version.clusterset.local", "NoError Text(\"1.0.0\")");
-    }
-
-    #[test]
-    fn other_zones_and_unknown_clusters_are_refused() {
-        check(Kind::A, "example.com", "Refused");
-        check(Kind::A, "web.shop.svc.north.mesh", "Refused");
-    }
-
-    #[test]
-    fn before_the_first_complete_snapshot_nothing_is_denied() {
-        let own = Own { cluster: name("west"), id: None, trust_domain: "west.mesh".parse().unwrap(), ranges: Vec::new() };
-        check_in(&Snapshot::empty(own), Kind::A, "web.shop.svc.clusterset.local", "ServFail");
-    }
-}
+mod tests;
