@@ -99,6 +99,16 @@ impl Cluster {
         Ipv4Addr::new(127, self.block, 0, component.host() + replica)
     }
 
+    /// The addresses of its pods.
+    pub(super) fn pods(&self) -> String {
+        format!("127.{}.64.0/18", self.block)
+    }
+
+    /// The addresses of its Services.
+    pub(super) fn services(&self) -> String {
+        format!("127.{}.128.0/17", self.block)
+    }
+
     /// Where its API listens.
     pub(super) fn api(&self) -> SocketAddr {
         self.socket(Component::Apiserver, 0, 6443)
@@ -170,7 +180,7 @@ impl Cluster {
             Component::Apiserver => {
                 flags.add("data-dir", self.directory.join("apiserver").display());
                 flags.add("listen", self.api());
-                flags.add("service-cluster-ip-range", format!("127.{}.128.0/17", self.block));
+                flags.add("service-cluster-ip-range", self.services());
                 flags.add("cluster-name", &self.name);
                 flags.0.push("--allow-loopback-endpoints".to_owned());
             }
@@ -200,7 +210,7 @@ impl Cluster {
                 flags.add("kubeconfig", self.kubeconfig(component).display());
                 flags.add("node", format!("{}-1", self.name));
                 flags.add("address", self.address(component, replica));
-                flags.add("pod-cidr", format!("127.{}.64.0/18", self.block));
+                flags.add("pod-cidr", self.pods());
                 flags.add("state-dir", self.node_directory().display());
                 flags.add("mesh-binary", mesh_binary);
                 flags.add("cluster", &self.name);

@@ -12,12 +12,9 @@ pub(super) fn objects(cluster: &Cluster, issuer: &Issuer, bundle: &Bundle) -> Ve
     let mut objects = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": well_known::SYSTEM_NAMESPACE } })];
     let accounts = AFTER_API.iter().filter_map(|component| component.account()).chain([well_known::EGRESS_ACCOUNT]);
     objects.extend(accounts.map(|name| object("v1", "ServiceAccount", name, json!({}))));
-    objects.push(object(
-        "v1",
-        "ConfigMap",
-        well_known::FACTS,
-        json!({ "data": { "cluster": cluster.name, "trustDomain": cluster.trust_domain } }),
-    ));
+    let ranges = [cluster.pods(), cluster.services()].join(",");
+    let facts = json!({ "data": { "cluster": cluster.name, "trustDomain": cluster.trust_domain, "ranges": ranges } });
+    objects.push(object("v1", "ConfigMap", well_known::FACTS, facts));
     objects.push(object("v1", "ConfigMap", well_known::BUNDLE, json!({ "data": { well_known::BUNDLE_KEY: bundle.to_spiffe_json() } })));
     let issuer = json!({ "type": "kubernetes.io/tls", "stringData": { "tls.crt": chain, "tls.key": *key } });
     objects.push(object("v1", "Secret", well_known::ISSUER, issuer));
