@@ -11,6 +11,7 @@ use mesh_runtime::clock;
 use mesh_runtime::tasks::Tasks;
 use mesh_runtime::workers::Worker;
 use mesh_topology::{Draw, Loads};
+use mesh_transport::gateways::InUse;
 use mesh_transport::pool::Settings;
 use mesh_transport::{Acceptor, Pool, TUNNEL_ALPN};
 
@@ -32,6 +33,7 @@ pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     pub(crate) acceptor: Acceptor,
     pub(crate) loads: RefCell<Loads>,
+    pub(crate) in_use: InUse,
     pool: OnceCell<Pool>,
 }
 
@@ -53,6 +55,7 @@ impl Local {
 
     fn sweep(&self) {
         self.loads.borrow_mut().sweep(clock::now());
+        self.in_use.sweep();
         if let Some(pool) = self.pool.get() {
             pool.sweep();
         }
@@ -63,7 +66,7 @@ impl Local {
 pub(crate) async fn work(shared: Arc<Shared>, mut worker: Worker<Job>) {
     let acceptor = Acceptor::new(shared.parts.identity.clone(), TUNNEL_ALPN);
     let loads = RefCell::new(Loads::new(rand::random()));
-    let local = Rc::new(Local { shared, acceptor, loads, pool: OnceCell::new() });
+    let local = Rc::new(Local { shared, acceptor, loads, in_use: InUse::default(), pool: OnceCell::new() });
     let mut tasks = Tasks::new();
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     loop {

@@ -110,9 +110,13 @@ async fn open(local: &Local, pool: &Pool, egress: &Egress) -> Result<Way, &'stat
     for _ in 0..ATTEMPTS_MAX {
         let route = {
             let snapshot = local.shared.parts.snapshot.load();
-            let loads = local.loads.borrow();
+            let mut loads = local.loads.borrow_mut();
+            loads.see(&local.shared.gateways.evidence());
             snapshot.route(&request, &loads, Local::draw()).map_err(|no_route| no_route.reason())?
         };
+        if let Route::Remote(remote) = &route {
+            local.in_use.report(&local.shared.gateways, remote.gateway());
+        }
         match charged(local, &route, attempt(pool, &route, local.shared.parts.settings.limits.dial)).await {
             Ok(way) => return Ok(way),
             Err(stage) => request.avoid(&route, stage == Stage::Gateway),

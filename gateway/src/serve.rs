@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh_runtime::drain::Drain;
+use mesh_runtime::tasks::Tasks;
 use mesh_runtime::workers::{self, Workers};
 use mesh_topology::Snapshot;
 use mesh_transport::Identity;
+use mesh_transport::gateways::{Gateways, Watcher};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -44,6 +46,8 @@ pub struct Parts {
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     pub(crate) quota: Quota,
+    /// What the way out has seen of other clusters' gateways.
+    pub(crate) gateways: Arc<Gateways>,
     pub(crate) drain: Drain,
 }
 
@@ -54,9 +58,12 @@ pub(crate) struct Shared {
 pub async fn serve(listener: TcpListener, parts: Parts, drain: Drain) -> io::Result<()> {
     let count = parts.settings.workers;
     let quota = Quota::new(parts.settings.limits);
-    let shared = Arc::new(Shared { parts, quota, drain: drain.clone() });
+    let (gateways, watcher) = Gateways::new();
+    let shared = Arc::new(Shared { parts, quota, gateways, drain: drain.clone() });
     let given = Arc::clone(&shared);
     let workers = Arc::new(workers::spawn(count, "gateway", &drain, move |worker| accept::work(Arc::clone(&given), worker))?);
+    let mut tasks = Tasks::new();
+    tasks.spawn(watch_gateways(Arc::clone(&shared), watcher));
     tokio::select! {
         () = accept_all(&listener, &shared, &workers) => {}
         () = egress::listen(&shared, &workers) => {}
@@ -68,6 +75,19 @@ pub async fn serve(listener: TcpListener, parts: Parts, drain: Drain) -> io::Res
         workers.join().await;
     }
     Ok(())
+}
+
+/// Watches the gateways that the way out uses, as soon as it has an identity.
+async fn watch_gateways(shared: Arc<Shared>, watcher: Watcher) {
+    let mut egress = shared.parts.egress.clone();
+    let identity = match egress.wait_for(Option::is_some).await {
+        Ok(identity) => identity.clone(),
+        // There will be none.
+        Err(_) => return,
+    };
+    if let Some(identity) = identity {
+        watcher.run(identity, Arc::clone(&shared.parts.snapshot), |_| {}, shared.drain.clone()).await;
+    }
 }
 
 async fn accept_all(listener: &TcpListener, shared: &Shared, workers: &Workers<Job>) {

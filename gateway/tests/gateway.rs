@@ -232,5 +232,11 @@ fn a_client_without_a_proxy_reaches_a_linked_cluster_through_its_gateway() {
         client.read_to_string(&mut echoed).await.unwrap();
         assert_eq!(echoed, "hello ");
         assert_eq!(world.last_caller(), "spiffe://west.mesh/ns/isthmus-system/sa/mesh-egress export/east-id/shop/cart/80");
+        // From then on it hears whether that gateway lives, and whether it drains.
+        eventually("a watch tunnel", || {
+            let metrics = world.metrics();
+            metrics.lines().any(|line| line.starts_with("mesh_gateway_tunnels_total") && line.contains("watch") && line.contains("accepted"))
+        })
+        .await;
     });
 }

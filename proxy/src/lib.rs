@@ -17,7 +17,6 @@ mod metrics;
 mod outbound;
 mod plain;
 mod serve;
-mod watch;
 mod worker;
 
 pub use accept::ListenError;

@@ -12,16 +12,15 @@ use mesh_runtime::drain::Drain;
 use mesh_runtime::ready::Readiness;
 use mesh_runtime::tasks::Tasks;
 use mesh_runtime::workers::{self, Workers};
-use mesh_topology::{Evidence, Own, Snapshot};
-use mesh_transport::{Acceptor, Identity, SESSION_ALPN};
+use mesh_topology::{Own, Snapshot};
+use mesh_transport::{Acceptor, Gateways, Identity, SESSION_ALPN};
 use mesh_trust::Refusals;
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::accept::{self, Door, ListenError};
 use crate::config::{Config, DataConfig};
 use crate::metrics::Metrics;
-use crate::watch as watcher;
 use crate::worker::{self, Entrance, Shared};
 
 /// A proxy whose sockets are open.
@@ -185,7 +184,7 @@ impl Plane {
     /// # Errors
     /// When a worker does not start.
     pub async fn run(self, knowledge: Knowledge, drain: Drain) -> Result<(), ProxyError> {
-        let (used, reported) = mpsc::channel(USED_MAX);
+        let (gateways, watcher) = Gateways::new();
         let own_addresses: Vec<SocketAddr> = self.doors.iter().map(|door| door.address).collect();
         let mut own_ports = self.config.own_ports;
         own_ports.extend(own_addresses.iter().map(SocketAddr::port));
@@ -194,8 +193,7 @@ impl Plane {
             changed: knowledge.changed,
             acceptor: Acceptor::new(knowledge.identity.clone(), SESSION_ALPN),
             identity: knowledge.identity,
-            evidence: ArcSwap::from_pointee(Evidence::default()),
-            used,
+            gateways,
             metrics: self.metrics,
             denied: self.denied,
             app: self.config.app,
@@ -210,7 +208,11 @@ impl Plane {
         let workers = workers::spawn(self.config.workers, "worker", &drain, move |own| worker::run(Arc::clone(&handed), own))
             .map_err(ProxyError::Workers)?;
         let mut tasks = Tasks::new();
-        tasks.spawn(watcher::run(shared, reported, drain.clone()));
+        let dark = shared.metrics.dark_gateways.clone();
+        let on_dark = move |count| {
+            dark.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        tasks.spawn(watcher.run(shared.identity.clone(), Arc::clone(&shared.snapshot), on_dark, drain.clone()));
         accept_all(self.doors, &workers, &drain).await;
         workers.join().await;
         Ok(())
@@ -225,6 +227,3 @@ async fn accept_all(doors: Vec<Door>, workers: &Workers<worker::Accepted>, drain
         () = workers.adapt() => {}
     }
 }
-
-/// Reports of gateways in use that wait for the watcher; past it a report is made again later.
-const USED_MAX: usize = 256;

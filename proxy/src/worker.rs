@@ -1,7 +1,6 @@
 //! A worker: one thread with its own sessions, plain connections, table of loads and retry budget. What workers share is read by pointer.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -13,10 +12,11 @@ use mesh_runtime::denied::Denied;
 use mesh_runtime::drain::Drain;
 use mesh_runtime::tasks::Tasks;
 use mesh_runtime::workers::{Handed, Worker};
-use mesh_topology::{Draw, Evidence, Gateway, Loads, NoRoute, RequestKey, Route, Snapshot};
+use mesh_topology::{Draw, Loads, NoRoute, RequestKey, Route, Snapshot};
+use mesh_transport::gateways::{Gateways, InUse};
 use mesh_transport::{Acceptor, Identity, Pool};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::config::ServiceListener;
 use crate::metrics::Metrics;
@@ -34,10 +34,8 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     /// Accepts sessions.
     pub(crate) acceptor: Acceptor,
-    /// What the watcher has seen of gateways.
-    pub(crate) evidence: ArcSwap<Evidence>,
-    /// Tells the watcher which gateways are used.
-    pub(crate) used: mpsc::Sender<Gateway>,
+    /// What was seen of gateways.
+    pub(crate) gateways: Arc<Gateways>,
     /// The counters.
     pub(crate) metrics: Metrics,
     /// Counts what inbound refuses.
@@ -95,7 +93,7 @@ pub(crate) struct Core {
     pub(crate) budget: RefCell<Budget>,
     /// Tasks that outlive the request that started them: upgraded connections.
     pub(crate) upgraded: RefCell<Tasks>,
-    reported: RefCell<HashMap<SocketAddr, Instant>>,
+    in_use: InUse,
 }
 
 impl Core {
@@ -109,7 +107,7 @@ impl Core {
             loads: RefCell::new(Loads::new(hasher.finish())),
             budget: RefCell::new(Budget::new(Instant::now())),
             upgraded: RefCell::default(),
-            reported: RefCell::default(),
+            in_use: InUse::default(),
             shared: Arc::clone(shared),
         })
     }
@@ -117,32 +115,19 @@ impl Core {
     /// Where the next attempt at `key` goes.
     pub(crate) fn route(&self, key: &RequestKey) -> Result<Route, NoRoute> {
         let mut loads = self.loads.borrow_mut();
-        loads.see(&self.shared.evidence.load());
+        loads.see(&self.shared.gateways.evidence());
         let route = self.shared.snapshot.load().route(key, &loads, Draw::new(Instant::now(), rand::random()))?;
         if let Route::Remote(remote) = &route {
-            self.report(remote.gateway());
+            self.in_use.report(&self.shared.gateways, remote.gateway());
         }
         Ok(route)
-    }
-
-    /// Tells the watcher that this gateway is in use, now and then.
-    fn report(&self, gateway: &Gateway) {
-        let now = Instant::now();
-        let mut reported = self.reported.borrow_mut();
-        if reported.get(&gateway.address).is_some_and(|at| now.saturating_duration_since(*at) < REPORT_EVERY) {
-            return;
-        }
-        // A full queue means that the watcher is told a little later.
-        if self.shared.used.try_send(gateway.clone()).is_ok() {
-            reported.insert(gateway.address, now);
-        }
     }
 
     fn sweep(&self) {
         let now = Instant::now();
         self.plain.sweep(now);
         self.loads.borrow_mut().sweep(now);
-        self.reported.borrow_mut().retain(|_, at| now.saturating_duration_since(*at) < REPORT_EVERY);
+        self.in_use.sweep();
     }
 }
 
@@ -200,6 +185,4 @@ async fn serve(core: Rc<Core>, handed: Handed<Accepted>) {
     drop(held);
 }
 
-/// How often the watcher is told again that a gateway is in use.
-pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);

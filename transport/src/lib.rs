@@ -4,6 +4,7 @@
 //! Nothing here decides where a request goes: callers come with a [`plan::Plan`]. Invariant: every connection proves both its ends by the
 //! one verifier of `mesh-trust`, and a session is only ever used while its peer is among those expected.
 
+pub mod gateways;
 pub mod identity;
 pub mod plan;
 pub mod pool;
@@ -12,6 +13,7 @@ pub mod splice;
 pub mod tcp;
 pub mod tunnel;
 
+pub use gateways::Gateways;
 pub use identity::{Acceptor, Identity, TlsError};
 pub use plan::Plan;
 pub use pool::{Lease, Pool};

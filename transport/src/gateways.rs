@@ -1,52 +1,127 @@
-//! One `watch` tunnel to each gateway in use: this proxy's own evidence of which gateways live.
+//! One `watch` tunnel to each gateway in use: a process's own evidence of which gateways live.
 //!
 //! A gateway that refuses connections, or misses three pings, is dark and passed over by every worker at once; one that drains gets no new
 //! tunnels. Nothing here says that the other cluster is down, only that it is not reached from here.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use mesh_runtime::clock;
 use mesh_runtime::drain::Drain;
 use mesh_runtime::tasks::Tasks;
-use mesh_topology::{Gateway, GatewayProbe, ProbeState, health};
-use mesh_transport::tunnel::watch::Watch;
-use mesh_transport::tunnel::{self, Target, Timeouts, Tunnel, TunnelError, TunnelRequest};
+use mesh_topology::{Evidence, Gateway, GatewayProbe, ProbeState, Snapshot, health};
 use tokio::sync::{mpsc, watch};
 
-use crate::worker::{REPORT_EVERY, Shared};
+use crate::Identity;
+use crate::tunnel::watch::Watch;
+use crate::tunnel::{self, Target, Timeouts, Tunnel, TunnelError, TunnelRequest};
 
-/// Watches what workers report as used, until the drain has ended.
-pub(crate) async fn run(shared: Arc<Shared>, mut used: mpsc::Receiver<Gateway>, drain: Drain) {
-    let mut watched: HashMap<Gateway, watch::Sender<Instant>> = HashMap::new();
-    let mut tasks = Tasks::new();
-    loop {
-        tokio::select! {
-            () = drain.ended() => return,
-            gateway = used.recv() => {
-                let Some(gateway) = gateway else { return };
-                watched.retain(|_, used| !used.is_closed());
-                match watched.get(&gateway) {
-                    Some(used) => { used.send_replace(clock::now()); }
-                    None if watched.len() >= WATCHED_MAX => tracing::warn!(gateway = %gateway.address, "too many gateways in use to watch them all"),
-                    None => {
-                        let (sender, in_use) = watch::channel(clock::now());
-                        watched.insert(gateway.clone(), sender);
-                        tasks.spawn(one(Arc::clone(&shared), gateway, in_use));
+/// What a process has seen of gateways, and where its workers report the ones that they use.
+#[derive(Debug)]
+pub struct Gateways {
+    evidence: ArcSwap<Evidence>,
+    used: mpsc::Sender<Gateway>,
+}
+
+/// Watches the gateways that are reported.
+#[derive(Debug)]
+pub struct Watcher {
+    gateways: Arc<Gateways>,
+    reported: mpsc::Receiver<Gateway>,
+}
+
+/// What one worker has reported lately.
+#[derive(Debug, Default)]
+pub struct InUse(RefCell<HashMap<SocketAddr, Instant>>);
+
+impl Gateways {
+    /// Nothing seen yet. The watcher is to be run.
+    #[must_use]
+    pub fn new() -> (Arc<Self>, Watcher) {
+        let (used, reported) = mpsc::channel(USED_MAX);
+        let gateways = Arc::new(Self { evidence: ArcSwap::default(), used });
+        (Arc::clone(&gateways), Watcher { gateways, reported })
+    }
+
+    /// What was seen so far.
+    #[must_use]
+    pub fn evidence(&self) -> Guard<Arc<Evidence>> {
+        self.evidence.load()
+    }
+}
+
+impl InUse {
+    /// Tells the watcher that this gateway is in use, now and then.
+    pub fn report(&self, gateways: &Gateways, gateway: &Gateway) {
+        let now = clock::now();
+        let mut reported = self.0.borrow_mut();
+        if reported.get(&gateway.address).is_some_and(|at| now.saturating_duration_since(*at) < REPORT_EVERY) {
+            return;
+        }
+        // A full queue means that the watcher is told a little later.
+        if gateways.used.try_send(gateway.clone()).is_ok() {
+            reported.insert(gateway.address, now);
+        }
+    }
+
+    /// Forgets what would be reported again anyway.
+    pub fn sweep(&self) {
+        let now = clock::now();
+        self.0.borrow_mut().retain(|_, at| now.saturating_duration_since(*at) < REPORT_EVERY);
+    }
+}
+
+/// What all watches of a process share.
+struct Shared {
+    gateways: Arc<Gateways>,
+    identity: Identity,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    on_dark: Box<dyn Fn(usize) + Send + Sync>,
+}
+
+impl Watcher {
+    /// Watches as `identity` until the drain has ended. `on_dark` hears how many gateways of the links in `snapshot` do not answer, at
+    /// each change.
+    pub async fn run(
+        mut self,
+        identity: Identity,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        on_dark: impl Fn(usize) + Send + Sync + 'static,
+        drain: Drain,
+    ) {
+        let shared = Arc::new(Shared { gateways: self.gateways, identity, snapshot, on_dark: Box::new(on_dark) });
+        let mut watched: HashMap<Gateway, watch::Sender<Instant>> = HashMap::new();
+        let mut tasks = Tasks::new();
+        loop {
+            tokio::select! {
+                () = drain.ended() => return,
+                gateway = self.reported.recv() => {
+                    let Some(gateway) = gateway else { return };
+                    watched.retain(|_, used| !used.is_closed());
+                    match watched.get(&gateway) {
+                        Some(used) => { used.send_replace(clock::now()); }
+                        None if watched.len() >= WATCHED_MAX => tracing::warn!(gateway = %gateway.address, "too many gateways in use to watch them all"),
+                        None => {
+                            let (sender, in_use) = watch::channel(clock::now());
+                            watched.insert(gateway.clone(), sender);
+                            tasks.spawn(one(Arc::clone(&shared), gateway, in_use));
+                        }
                     }
                 }
+                () = tasks.ended(), if !tasks.is_empty() => {}
             }
-            () = tasks.ended(), if !tasks.is_empty() => {}
         }
     }
 }
 
 /// Watches one gateway as long as it is used and a link has it.
 async fn one(shared: Arc<Shared>, gateway: Gateway, in_use: watch::Receiver<Instant>) {
-    let mut watcher = Watcher { shared: &shared, gateway: &gateway, probe: GatewayProbe::new(clock::now()), draining: false };
+    let mut watcher = Watched { shared: &shared, gateway: &gateway, probe: GatewayProbe::new(clock::now()), draining: false };
     while watcher.is_needed(&in_use) && is_linked(&shared, &gateway) {
         let next = tokio::time::Instant::now() + clock::jittered(health::INTERVAL, 0.2);
         match watcher.connect().await {
@@ -55,18 +130,18 @@ async fn one(shared: Arc<Shared>, gateway: Gateway, in_use: watch::Receiver<Inst
         }
         tokio::time::sleep_until(next).await;
     }
-    shared.evidence.rcu(|seen| seen.with_state(gateway.address, ProbeState::Unknown).with_draining(gateway.address, false));
+    shared.gateways.evidence.rcu(|seen| seen.with_state(gateway.address, ProbeState::Unknown).with_draining(gateway.address, false));
     count_dark(&shared);
 }
 
-struct Watcher<'a> {
+struct Watched<'a> {
     shared: &'a Shared,
     gateway: &'a Gateway,
     probe: GatewayProbe,
     draining: bool,
 }
 
-impl Watcher<'_> {
+impl Watched<'_> {
     /// A dark gateway is never chosen, so nobody reports it as used: it is watched until it is back.
     fn is_needed(&self, in_use: &watch::Receiver<Instant>) -> bool {
         in_use.borrow().elapsed() < UNUSED_MAX || self.probe.state() == ProbeState::Dark
@@ -120,7 +195,7 @@ impl Watcher<'_> {
 
     fn on_failed(&mut self, error: &TunnelError) {
         let refused = matches!(error, TunnelError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused);
-        tracing::debug!(gateway = %self.gateway.address, error = crate::failure::chain(error), "no watch tunnel");
+        tracing::debug!(gateway = %self.gateway.address, error = error as &dyn std::error::Error, "no watch tunnel");
         let now = clock::now();
         self.says(|probe| if refused { probe.on_refused(now) } else { probe.on_missed(now) });
     }
@@ -131,7 +206,7 @@ impl Watcher<'_> {
         let state = self.probe.state();
         if before != state {
             tracing::info!(gateway = %self.gateway.address, ?state, "gateway seen");
-            self.shared.evidence.rcu(|seen| seen.with_state(self.gateway.address, state));
+            self.shared.gateways.evidence.rcu(|seen| seen.with_state(self.gateway.address, state));
             count_dark(self.shared);
         }
     }
@@ -140,7 +215,7 @@ impl Watcher<'_> {
         if self.draining != draining {
             self.draining = draining;
             tracing::info!(gateway = %self.gateway.address, draining, "gateway seen");
-            self.shared.evidence.rcu(|seen| seen.with_draining(self.gateway.address, draining));
+            self.shared.gateways.evidence.rcu(|seen| seen.with_draining(self.gateway.address, draining));
         }
     }
 }
@@ -150,14 +225,17 @@ fn is_linked(shared: &Shared, gateway: &Gateway) -> bool {
 }
 
 fn count_dark(shared: &Shared) {
-    let seen = shared.evidence.load();
+    let seen = shared.gateways.evidence.load();
     let snapshot = shared.snapshot.load();
     let gateways: BTreeSet<SocketAddr> = snapshot.links().flat_map(|link| &link.gateways).map(|gateway| gateway.address).collect();
-    let dark = gateways.iter().filter(|gateway| seen.is_dark(**gateway)).count();
-    shared.metrics.dark_gateways.set(i64::try_from(dark).unwrap_or(i64::MAX));
+    (shared.on_dark)(gateways.iter().filter(|gateway| seen.is_dark(**gateway)).count());
 }
 
+/// How often the watcher is told again that a gateway is in use.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// A gateway that no worker has used for this long is not watched any more.
 const UNUSED_MAX: Duration = Duration::from_secs(4 * REPORT_EVERY.as_secs());
 /// Gateways watched at a time; the ones past it are judged by the requests that use them.
 const WATCHED_MAX: usize = 1024;
+/// Reports that wait for the watcher; past it a report is made again later.
+const USED_MAX: usize = 256;
