@@ -235,7 +235,9 @@ fn a_client_without_a_proxy_reaches_a_linked_cluster_through_its_gateway() {
         // From then on it hears whether that gateway lives, and whether it drains.
         eventually("a watch tunnel", || {
             let metrics = world.metrics();
-            metrics.lines().any(|line| line.starts_with("mesh_gateway_tunnels_total") && line.contains("watch") && line.contains("accepted"))
+            metrics
+                .lines()
+                .any(|line| line.starts_with("mesh_gateway_tunnels_total") && line.contains("watch") && line.contains("accepted"))
         })
         .await;
     });
