@@ -96,8 +96,9 @@ impl Step {
                 let own = [("MESH_BIN", mesh), ("MESH_IMAGES", images.display().to_string())];
                 let variables: Vec<_> = environment.tools.iter().cloned().chain(own).collect();
                 vec![
-                    cargo("build --locked -p mesh"),
+                    // First, since the statically linked programs lie where the ordinary ones go, and `mesh` under test is the ordinary one.
                     Act::Images { out: images },
+                    cargo("build --locked -p mesh"),
                     environment.cargo("test --workspace --locked", &variables),
                     // A workspace of its own with the product's versions: a lock file there would only drift.
                     Act::Copy { from: "Cargo.lock", to: "fuzz/Cargo.lock" },
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn tests_are_told_where_the_binary_and_the_tools_are() {
         let acts = Step::Test.acts(&environment());
-        assert_eq!(acts[1], Act::Images { out: "/target/images".into() });
+        assert_eq!(acts[0], Act::Images { out: "/target/images".into() });
         let given = variables(&acts[2]);
         assert!(given.contains(&("MESH_IMAGES", "/target/images".to_owned())), "{given:?}");
         assert!(given.contains(&("MESH_BIN", "/target/debug/mesh".to_owned())), "{given:?}");
