@@ -145,6 +145,12 @@ impl Issuer {
         self.0.trust_domain.as_ref()
     }
 
+    /// Its own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.0.chain[0]
+    }
+
     /// Its own certificate, those above it, its authority last.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
@@ -171,17 +177,34 @@ impl Issuer {
         if let Some(issuer) = self.trust_domain().filter(|issuer| *issuer != id.trust_domain()) {
             return Err(IssueError::OtherTrustDomain { issuer: issuer.clone(), id: id.clone() });
         }
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let params = leaf_params(vec![SanType::URI(id.as_str().try_into()?)], usages);
         let (leaf, not_after) = self.0.sign(params, &csr.public_key, not_before, lifetime)?;
         let between = self.0.chain.len() - 1;
         let chain = [leaf].into_iter().chain(self.0.chain[..between].iter().cloned()).collect();
         Ok(IssuedChain { chain, not_after })
     }
+
+    /// Certifies the request's key for the DNS name of a server whose callers know no ids. It carries no id, so no verifier of the mesh
+    /// takes it for anybody. Its caller trusts the issuer's own certificate, so the leaf is the whole chain.
+    ///
+    /// # Errors
+    /// When the name is none, or the issuer's life is over.
+    pub fn issue_web(&self, csr: &Csr, name: &str, not_before: SystemTime, lifetime: Duration) -> Result<IssuedChain, IssueError> {
+        let params = leaf_params(vec![SanType::DnsName(name.try_into()?)], vec![ExtendedKeyUsagePurpose::ServerAuth]);
+        let (leaf, not_after) = self.0.sign(params, &csr.public_key, not_before, lifetime)?;
+        Ok(IssuedChain { chain: vec![leaf], not_after })
+    }
+}
+
+fn leaf_params(names: Vec<SanType>, usages: Vec<ExtendedKeyUsagePurpose>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = names;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = usages;
+    params
 }
 
 /// A signing request whose sender has proved to hold the key. Nothing but that key is taken from it.

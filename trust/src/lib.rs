@@ -6,7 +6,7 @@
 pub mod authority;
 pub mod bundle;
 mod certificate;
-mod pem;
+pub mod pem;
 pub mod policy;
 pub mod refusal;
 pub mod rotation;

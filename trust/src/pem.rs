@@ -7,7 +7,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 /// Every certificate in `text`, in order; other sections are passed over.
-pub(crate) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, rustls_pki_types::pem::Error> {
+///
+/// # Errors
+/// When a section is broken.
+pub fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, rustls_pki_types::pem::Error> {
     CertificateDer::pem_slice_iter(text.as_bytes()).collect()
 }
 
@@ -17,7 +20,8 @@ pub(crate) fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, rustls_p
 }
 
 /// The certificates as PEM sections, in order.
-pub(crate) fn of_certificates(chain: &[CertificateDer<'_>]) -> String {
+#[must_use]
+pub fn of_certificates(chain: &[CertificateDer<'_>]) -> String {
     chain.iter().map(|certificate| section("CERTIFICATE", certificate)).collect()
 }
 

@@ -19,7 +19,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::{Purpose, Refused, Svid, VerifiedPeer, Verifier};
+use crate::{KeyPair, Purpose, Refused, Svid, SvidError, VerifiedPeer, Verifier};
 
 /// Whether a server insists on a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,22 @@ pub fn server_config(svid: &Svid, verifier: &Verifier, alpn: &[&[u8]], clients: 
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Arc::new(config)
+}
+
+/// The configuration of a server that anybody may call and that is known by a DNS name: HTTP/1.1, no client certificate.
+///
+/// # Errors
+/// When the key can't sign, or is another certificate's.
+pub fn web_config(key: &KeyPair, chain: Vec<CertificateDer<'static>>) -> Result<Arc<ServerConfig>, SvidError> {
+    let certified = key.certified(chain)?;
+    certified.keys_match().map_err(|error| SvidError::Key(error.into()))?;
+    let mut config = with_versions(ServerConfig::builder_with_provider(provider()))
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::new(certified))));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
 }
 
 /// The configuration of a client that is `svid` (or nobody yet) and expects one of `expected` to answer.
