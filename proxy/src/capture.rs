@@ -53,7 +53,7 @@ pub(crate) async fn service(core: &Rc<Core>, stream: TcpStream, listener: usize)
 /// A connection that the kernel redirected.
 pub(crate) async fn transparent(core: &Rc<Core>, mut stream: TcpStream) {
     let original = match tcp::original_destination(&stream) {
-        Ok(original) if !core.shared.own_addresses.contains(&original) => original,
+        Ok(original) if !core.shared.is_own(original) => original,
         Ok(_) | Err(_) => return tcp::abort(stream),
     };
     let resolved = core.shared.snapshot.load().resolve_address(original);

@@ -1,7 +1,7 @@
 //! The admin port: `/ready`, `/live` and `/metrics`, for kubelet and Prometheus. Status only: nothing here changes anything, and no
 //! tunnel reaches it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -48,7 +48,12 @@ impl Admin {
     /// When the address cannot be listened on.
     pub async fn bind(address: SocketAddr, registry: Registry, readiness: Readiness, drain: Drain) -> Result<Self, AdminError> {
         let error = |source| AdminError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(error)?;
+        let listener = match TcpListener::bind(address).await {
+            // Where there is no IPv6, every address is every IPv4 address.
+            Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await,
+            bound => bound,
+        }
+        .map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         Ok(Self { listener, address, shown: Shown { registry, readiness, drain } })
     }

@@ -1,7 +1,7 @@
 //! TCP as the mesh wants it: no Nagle delay, dead peers noticed within half a minute, and the address that a redirected client meant.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket, TcpKeepalive};
@@ -31,13 +31,26 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-/// Listens on `address`; an address that a process before us used a moment ago is free for us.
+/// Listens on `address`; an address that a process before us used a moment ago is free for us. `[::]` is every address of both families,
+/// and of IPv4 alone where there is no IPv6.
 ///
 /// # Errors
 /// When the address cannot be listened on.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match listen_on(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+            listen_on(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        done => done,
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -50,7 +63,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// When the connection was not redirected.
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
-    let original = if stream.local_addr()?.is_ipv4() { socket.original_dst_v4()? } else { socket.original_dst_v6()? };
+    // A socket of both families shows an IPv4 client as an IPv6 one, while the kernel remembers it as what it was.
+    let is_ipv4 = stream.local_addr()?.ip().to_canonical().is_ipv4();
+    let original = if is_ipv4 { socket.original_dst_v4()? } else { socket.original_dst_v6()? };
     original.as_socket().ok_or_else(|| io::Error::other("the original destination is no IP address"))
 }
 
@@ -86,6 +101,16 @@ mod tests {
         client.read_exact(&mut [0; 4]).await.unwrap();
         abort(server);
         assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn one_socket_listens_for_both_families() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = connect(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), Duration::from_secs(5)).await.unwrap();
+        let (server, from) = listener.accept().await.unwrap();
+        assert_eq!(from.ip().to_canonical(), Ipv4Addr::LOCALHOST);
+        drop(server);
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ pub(crate) enum Found {
 pub(crate) async fn look_up(core: &Core, host: &Host, port: ServicePort) -> Result<Found, Failure> {
     let lookup = |source| Failure::Lookup { host: host.to_string(), source };
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), port.get())).await.map_err(lookup)?.collect();
-    if let Some(own) = addresses.iter().find(|address| core.shared.own_addresses.contains(address)) {
+    if let Some(own) = addresses.iter().find(|address| core.shared.is_own(**address)) {
         return Err(Failure::OwnAddress(*own));
     }
     let snapshot = core.shared.snapshot.load();
