@@ -6,6 +6,7 @@
 pub mod client;
 pub mod connect;
 pub mod crd;
+pub mod inject;
 pub mod proto;
 pub mod translate;
 pub mod well_known;

@@ -10,12 +10,20 @@ pub const BUNDLE: &str = "isthmus-bundle";
 pub const BUNDLE_KEY: &str = "bundle.json";
 /// Secret of the cluster's issuer: `tls.crt` (chain) and `tls.key`.
 pub const ISSUER: &str = "isthmus-issuer";
+/// Secret whose `key` names endpoints outside the cluster; control makes it.
+pub const HANDLES: &str = "isthmus-handles";
 /// Service of the gateways; its port `tunnel` is what peers dial.
 pub const GATEWAY_SERVICE: &str = "mesh-gateway";
 /// The name of the tunnel port of [`GATEWAY_SERVICE`].
 pub const TUNNEL_PORT: &str = "tunnel";
 /// Lease of the mirror controller that acts; the others wait for it.
 pub const MIRROR_LEASE: &str = "mesh-mirror-controller";
+/// MutatingWebhookConfiguration of the injector.
+pub const INJECTOR: &str = "isthmus-injector";
+/// Service by which the API server reaches the injector.
+pub const WEBHOOK_SERVICE: &str = "mesh-webhook";
+/// Where the injector answers.
+pub const WEBHOOK_PATH: &str = "/inject";
 /// Audience of the projected tokens that Identity accepts.
 pub const TOKEN_AUDIENCE: &str = "isthmus";
 
@@ -56,6 +64,20 @@ pub const ALLOW_UNMESHED: &str = "isthmus.dev/allow-unmeshed";
 pub const HANDLE: &str = "isthmus.dev/handle";
 /// Label of a stand-in Service: the endpoint's hostname.
 pub const HOSTNAME: &str = "isthmus.dev/hostname";
+/// Label of a namespace or a pod: [`INJECT_ENABLED`] or [`INJECT_DISABLED`]. The pod's decides, else its namespace's, else no.
+pub const INJECT: &str = "isthmus.dev/inject";
+/// Pods are to be meshed.
+pub const INJECT_ENABLED: &str = "enabled";
+/// Pods are not to be meshed.
+pub const INJECT_DISABLED: &str = "disabled";
+/// Annotation of a namespace: whether plaintext from pods that are not meshed is let in, `permissive` or `strict`.
+pub const INBOUND: &str = "isthmus.dev/inbound";
+/// Annotation of a pod: ports, separated by commas, that are reached without its proxy.
+pub const SKIP_INBOUND_PORTS: &str = "isthmus.dev/skip-inbound-ports";
+/// Annotation of a pod: ports, separated by commas, that it calls without its proxy.
+pub const SKIP_OUTBOUND_PORTS: &str = "isthmus.dev/skip-outbound-ports";
+/// Annotation of a meshed pod: the bundle in SPIFFE format that its proxy starts from.
+pub const POD_BUNDLE: &str = "isthmus.dev/bundle";
 /// Annotation of a meshed pod, `"true"`.
 pub const INJECTED: &str = "isthmus.dev/injected";
 /// Annotation of a meshed pod whose inbound proxy does not listen at [`INBOUND_PORT_DEFAULT`].
