@@ -6,8 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use mesh_api::client::BootstrapFlags;
+use mesh_api::inject::{Inbound, Probe};
 use mesh_names::{Host, ServicePort};
 use mesh_runtime::telemetry::LogFlags;
+
+pub use crate::inbound::Plaintext;
 
 /// The flags of `mesh-proxy`.
 #[derive(Clone, Debug, clap::Parser)]
@@ -40,6 +43,12 @@ pub struct Flags {
     /// Where the kernel redirects plain connections to the workload to
     #[arg(long, env = "MESH_TRANSPARENT_INBOUND", value_name = "ADDR:PORT")]
     pub transparent_inbound: Option<SocketAddr>,
+    /// What becomes of plaintext from pods that are not meshed, where connections are redirected
+    #[arg(long, env = "MESH_PLAINTEXT", value_enum, default_value_t)]
+    pub plaintext: Inbound,
+    /// What the kubelet asks the containers, which is answered in plaintext all the same; separated by blanks
+    #[arg(long, env = "MESH_PROBES", value_delimiter = ' ', value_name = "PORT/PATH")]
+    pub probes: Vec<Probe>,
     /// Threads at most; the first is kept busy before the next is used (default: one for each core)
     #[arg(long, env = "MESH_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -111,6 +120,8 @@ pub struct DataConfig {
     pub transparent_outbound: Option<SocketAddr>,
     /// Where redirected plain connections to the workload arrive.
     pub transparent_inbound: Option<SocketAddr>,
+    /// What is let in without an identity.
+    pub plaintext: Plaintext,
     /// Ports of the workload that are ours: nobody reaches them through a session.
     pub own_ports: Vec<u16>,
     /// Worker threads at most.
@@ -154,6 +165,7 @@ impl TryFrom<Flags> for Config {
             listeners: flags.tcp_listener,
             transparent_outbound: flags.transparent_outbound,
             transparent_inbound: flags.transparent_inbound,
+            plaintext: Plaintext { policy: flags.plaintext, probes: flags.probes },
             own_ports,
             workers: flags.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
             access_log: flags.access_log,

@@ -3,6 +3,7 @@
 //!
 //! Invariant: streams of another trust domain are decided again at each new snapshot, and end when they are no longer allowed.
 
+mod plaintext;
 pub(crate) mod raw;
 
 use std::rc::Rc;
@@ -25,6 +26,9 @@ use crate::metrics::{self, Direction};
 use crate::outbound::{grpc_content, to_plain};
 use crate::plain::{PlainError, Spoken};
 use crate::worker::Core;
+
+use plaintext::Admitted;
+pub use plaintext::Plaintext;
 
 /// Who calls, and the header that says so.
 #[derive(Clone, Debug)]
@@ -66,7 +70,14 @@ pub(crate) async fn session(core: &Rc<Core>, stream: TcpStream) {
 /// A plain connection to the workload that the kernel redirected: from someone without a proxy, so with nobody's identity.
 pub(crate) async fn unmeshed(core: &Rc<Core>, stream: TcpStream) {
     match mesh_transport::tcp::original_destination(&stream).ok().and_then(|original| AppPort::try_from(original.port()).ok()) {
-        Some(port) if !core.shared.own_ports.contains(&port.get()) => raw::plain(core, stream, port).await,
+        Some(port) if !core.shared.own_ports.contains(&port.get()) => match core.shared.plaintext.admits(port) {
+            Admitted::Everything => raw::plain(core, stream, port).await,
+            Admitted::Only(probes) => raw::probed(core, stream, port, probes).await,
+            Admitted::Nothing => {
+                core.shared.denied.count(plaintext::REFUSED);
+                mesh_transport::tcp::abort(stream);
+            }
+        },
         Some(_) | None => mesh_transport::tcp::abort(stream),
     }
 }

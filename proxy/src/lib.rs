@@ -16,11 +16,12 @@ mod local;
 mod metrics;
 mod outbound;
 mod plain;
+pub mod redirect;
 mod serve;
 mod worker;
 
 pub use accept::ListenError;
-pub use config::{Config, ConfigError, DataConfig, Flags, ListenerError, ServiceListener};
+pub use config::{Config, ConfigError, DataConfig, Flags, ListenerError, Plaintext, ServiceListener};
 pub use serve::{Knowledge, Plane, Proxy, ProxyError};
 
 use mesh_runtime::{drain, process, telemetry};

@@ -198,6 +198,7 @@ impl Plane {
             denied: self.denied,
             app: self.config.app,
             address: self.config.address,
+            plaintext: self.config.plaintext,
             own_ports,
             own_addresses,
             listeners: self.config.listeners,

@@ -18,7 +18,7 @@ use mesh_transport::{Acceptor, Identity, Pool};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::config::ServiceListener;
+use crate::config::{Plaintext, ServiceListener};
 use crate::metrics::Metrics;
 use crate::outbound::budget::Budget;
 use crate::plain::Plain;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) app: IpAddr,
     /// The workload's own address, as the cluster knows it.
     pub(crate) address: IpAddr,
+    /// What is let in without an identity.
+    pub(crate) plaintext: Plaintext,
     /// Ports of the workload that are ours.
     pub(crate) own_ports: Vec<u16>,
     /// Our own listeners: a connection that was meant for one of them is no traffic of the workload.
@@ -54,6 +56,16 @@ pub(crate) struct Shared {
     pub(crate) access_log: bool,
     /// When to stop.
     pub(crate) drain: Drain,
+}
+
+impl Shared {
+    /// Whether an address is one of our own listeners. One that listens everywhere is met at the workload's address and on the loopback.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let here = ip == self.address || ip.is_loopback();
+        let same = |own: &SocketAddr| own.ip().to_canonical() == ip || (own.ip().is_unspecified() && here);
+        self.own_addresses.iter().any(|own| own.port() == address.port() && same(own))
+    }
 }
 
 /// A connection on its way to a worker.

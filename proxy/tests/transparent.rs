@@ -83,22 +83,55 @@ async fn a_plain_connection_to_a_workload_has_no_caller_and_cannot_claim_one() {
     }
     let world = World::start().await;
     let [_, inbound] = world.east.proxy.redirected;
-    // The client is told from the proxy, which calls the application at the same address, by its own port.
-    let client: SocketAddr = "127.1.64.9:40000".parse().unwrap();
-    nft("add table ip mesh");
-    nft("add chain ip mesh output { type nat hook output priority -100; }");
-    nft(&format!("add rule ip mesh output tcp sport {} redirect to :{}", client.port(), inbound.port()));
-
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&client.into()).unwrap();
-    let application: SocketAddr = ([127, 1, 64, 1], world.east.apps.http).into();
-    socket.connect(&application.into()).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let mut stream = tokio::net::TcpStream::from_std(socket.into()).unwrap();
+    redirect_plain(inbound);
     let request = "GET / HTTP/1.1\r\nhost: x\r\nx-mesh-peer: forged\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let answer = plain(([127, 1, 64, 1], world.east.apps.http).into(), request).await.unwrap();
     assert!(answer.contains("200 OK") && answer.contains("cluster: east"), "{answer}");
     assert!(!answer.contains("x-mesh-peer"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_strict_answers_the_kubelet_and_nobody_else_without_a_certificate() {
+    if !inside("who_is_strict_answers_the_kubelet_and_nobody_else_without_a_certificate") {
+        return;
+    }
+    let world = World::start().await;
+    let [_, inbound] = world.north.proxy.redirected;
+    redirect_plain(inbound);
+    let http: SocketAddr = ([127, 3, 64, 1], world.north.apps.http).into();
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let probed = plain(http, &get("/healthz")).await.unwrap();
+    assert!(probed.contains("200 OK") && probed.contains("cluster: north"), "{probed}");
+    for other in ["/", "/healthz/", "/healthz?x"] {
+        let refused = plain(http, &get(other)).await.unwrap();
+        assert!(refused.contains("403 Forbidden") && !refused.contains("cluster: north"), "{other}: {refused}");
+    }
+    assert!(plain(http, "no HTTP at all\r\n").await.is_err(), "what is no question is reset");
+    assert!(plain(([127, 3, 64, 1], world.north.apps.echo).into(), "hello").await.is_err(), "a port that nobody probes is reset");
+    assert_eq!(world.north.proxy.denied.counted("plaintext"), 5);
+}
+
+/// The port of the client of [`plain`], by which the kernel tells it from the proxy, which calls the application at the same address.
+const CLIENT: u16 = 40000;
+
+fn redirect_plain(inbound: SocketAddr) {
+    nft("add table ip mesh");
+    nft("add chain ip mesh output { type nat hook output priority -100; }");
+    nft(&format!("add rule ip mesh output tcp sport {CLIENT} redirect to :{}", inbound.port()));
+}
+
+/// Says `text` to `to` from [`CLIENT`], and returns what comes until the end.
+async fn plain(to: SocketAddr, text: &str) -> std::io::Result<String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    // A reset leaves no port behind that waits, so the next call can have it.
+    socket.set_linger(Some(std::time::Duration::ZERO))?;
+    socket.bind(&SocketAddr::from(([127, 1, 64, 9], CLIENT)).into())?;
+    socket.connect(&to.into())?;
+    socket.set_nonblocking(true)?;
+    let mut stream = tokio::net::TcpStream::from_std(socket.into())?;
+    stream.write_all(text.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    if answer.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(answer) }
 }

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mesh_api::inject::Probe;
 use mesh_names::AppPort;
 use mesh_transport::session::{RawOffer, head};
 use mesh_transport::splice::copy_bidirectional;
@@ -23,6 +24,7 @@ use mesh_transport::tcp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::plaintext::{REFUSED, is_asked};
 use super::{APP_UNREACHABLE, Caller, protocol_of, to_application};
 use crate::body::Body;
 use crate::detect::{First, Peeked};
@@ -91,6 +93,18 @@ where
     true
 }
 
+/// Serves a plain connection on which only `probes` are answered.
+pub(crate) async fn probed(core: &Rc<Core>, stream: TcpStream, port: AppPort, probes: Vec<Probe>) {
+    let mut client = Peeked::new(stream);
+    match client.look(Some(PROBE_WITHIN)).await {
+        Ok(First::Http1 | First::Http2) => http_only(core, client, port, None, Some(probes.into())).await,
+        Ok(First::Other | First::Undecided) | Err(_) => {
+            core.shared.denied.count(REFUSED);
+            tcp::abort(client.into_inner());
+        }
+    }
+}
+
 /// Any other port: whoever speaks first tells what is spoken. Returns whether it ended well.
 async fn bytes<Io>(core: &Rc<Core>, io: Io, mut application: TcpStream, port: AppPort, caller: Option<&Caller>) -> bool
 where
@@ -141,10 +155,24 @@ async fn http<Io>(core: &Rc<Core>, io: Io, port: AppPort, caller: Option<&Caller
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    http_only(core, io, port, caller, None).await;
+}
+
+/// The same, with nothing but these questions answered, if there are any.
+async fn http_only<Io>(core: &Rc<Core>, io: Io, port: AppPort, caller: Option<&Caller>, only: Option<Rc<[Probe]>>)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let upgraded = Upgrade::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let (core, caller, upgraded) = (Rc::clone(core), caller.cloned(), Rc::clone(&upgraded));
-        async move { Ok::<_, Infallible>(answer(&core, caller.as_ref(), port, request, &upgraded).await) }
+        let (core, caller, upgraded, only) = (Rc::clone(core), caller.cloned(), Rc::clone(&upgraded), only.clone());
+        async move {
+            if only.is_some_and(|only| !is_asked(&request, &only)) {
+                core.shared.denied.count(REFUSED);
+                return Ok::<_, Infallible>(no_plaintext());
+            }
+            Ok(answer(&core, caller.as_ref(), port, request, &upgraded).await)
+        }
     });
     let builder = server();
     let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
@@ -225,6 +253,12 @@ async fn upgrade(
     response.map(|_| Body::default())
 }
 
+fn no_plaintext() -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response
+}
+
 fn unreachable(error: PlainError) -> Response<Body> {
     let failure = match error {
         PlainError::Connect { .. } => crate::failure::Failure::AppUnreachable,
@@ -236,3 +270,5 @@ fn unreachable(error: PlainError) -> Response<Body> {
 /// How long a first line that a client has begun may take; after that it must not turn out to be HTTP.
 const FIRST_LINE_MAX: Duration = Duration::from_millis(50);
 const NOT_HTTP: &str = "not-http";
+/// How long the kubelet may take to ask.
+const PROBE_WITHIN: Duration = Duration::from_secs(10);

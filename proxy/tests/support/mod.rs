@@ -73,7 +73,7 @@ pub(crate) struct TestGateway {
 
 impl World {
     /// Starts it: `catalog` in east and north answers HTTP on 80 and 50051, echoes TCP on 9000, and speaks first on 9001; all are
-    /// exported to west, which imports them from east only until [`World::also_from_north`].
+    /// exported to west, which imports them from east only until [`World::also_from_north`]. North lets no plaintext in.
     pub(crate) async fn start() -> Self {
         mesh_transport::install_crypto();
         let (issuers, bundles) = trust();
@@ -123,7 +123,12 @@ impl World {
 impl Exporter {
     async fn start(name: &'static str, octet: u8, identity: &impl Fn(&str, &str) -> Identity) -> Self {
         let apps = apps::Apps::start(ip([127, octet, 64, 1]), name).await;
-        let plane = Plane::bind(config([127, octet, 64, 1], vec![]), &mut Default::default()).unwrap();
+        let mut config = config([127, octet, 64, 1], vec![]);
+        if name == "north" {
+            config.plaintext.policy = mesh_api::inject::Inbound::Strict;
+            config.plaintext.probes = vec![format!("{}/healthz", apps.http).parse().unwrap()];
+        }
+        let plane = Plane::bind(config, &mut Default::default()).unwrap();
         let listener = tcp::listen(SocketAddr::from(([127, octet, 0, 4], 0))).unwrap();
         let snapshot = exporting(name, octet, &apps, plane.inbound().unwrap().port());
         let domain = format!("{name}.mesh");
@@ -261,6 +266,7 @@ pub(crate) fn id(domain: &str, account: &str) -> SpiffeId {
 fn config(address: [u8; 4], listeners: Vec<ServiceListener>) -> DataConfig {
     let any = SocketAddr::from((address, 0));
     DataConfig {
+        plaintext: mesh_proxy::Plaintext::default(),
         outbound: any,
         inbound: any,
         app: ip(address),

@@ -41,6 +41,20 @@ pub(crate) const PROGRAMS: &[Program] = &[
     Program { name: "iptables", variable: "MESH_TOOLS_IPTABLES", file: "usr/sbin/xtables-nft-multi", package: "iptables", version: "1." },
     Program { name: "nsenter", variable: "MESH_TOOLS_NSENTER", file: "usr/bin/nsenter", package: "util-linux", version: "2." },
     Program { name: "unshare", variable: "MESH_TOOLS_UNSHARE", file: "usr/bin/unshare", package: "util-linux", version: "2." },
+    Program {
+        name: "iptables-restore",
+        variable: "MESH_TOOLS_IPTABLES_RESTORE",
+        file: "usr/sbin/xtables-nft-multi",
+        package: "iptables",
+        version: "1.",
+    },
+    Program {
+        name: "ip6tables-restore",
+        variable: "MESH_TOOLS_IP6TABLES_RESTORE",
+        file: "usr/sbin/xtables-nft-multi",
+        package: "iptables",
+        version: "1.",
+    },
     Program { name: "haproxy", variable: "MESH_TOOLS_HAPROXY", file: "usr/sbin/haproxy", package: "haproxy", version: "2." },
 ];
 
