@@ -12,11 +12,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use mesh_api::crd;
-use mesh_api::well_known::{MANAGED_BY, MANAGED_BY_ISTHMUS, SYSTEM_NAMESPACE};
+use mesh_api::well_known::{HANDLES, MANAGED_BY, MANAGED_BY_ISTHMUS, SYSTEM_NAMESPACE};
 use serde_json::json;
 
 use crate::handles::KEY_BYTES;
-use crate::observe::{HANDLE_KEY, HANDLES, Observer, TOLD_EVERY, brief, pause};
+use crate::observe::{HANDLE_KEY, Observer, TOLD_EVERY, brief, pause};
 use crate::publish::Publisher;
 
 /// Makes the key of the handles once it is known to be missing. Whoever comes second finds it made.

@@ -8,6 +8,8 @@ use mesh_api::connect::ControlAddress;
 use mesh_runtime::clock::Span;
 use mesh_runtime::telemetry::LogFlags;
 
+pub use crate::inject::InjectorConfig;
+
 /// Watches one cluster and serves its proxies identity, discovery and exports.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "mesh-control", version)]
@@ -21,6 +23,15 @@ pub struct Flags {
     /// Where this cluster's mirror controllers serve Imports, host:port, separated by commas
     #[arg(long, env = "MESH_IMPORTS", value_delimiter = ',', value_name = "ADDRESS")]
     pub imports: Vec<ControlAddress>,
+    /// Where the API server asks about new pods (HTTPS); without it, nobody is asked
+    #[arg(long, env = "MESH_WEBHOOK", requires = "proxy_image", requires = "init_image", value_name = "ADDRESS")]
+    pub webhook: Option<SocketAddr>,
+    /// The image of the proxy that pods get
+    #[arg(long, env = "MESH_PROXY_IMAGE", value_name = "IMAGE")]
+    pub proxy_image: Option<String>,
+    /// The image of the init container that pods get
+    #[arg(long, env = "MESH_INIT_IMAGE", value_name = "IMAGE")]
+    pub init_image: Option<String>,
     /// How to reach this cluster's Kubernetes API; without it, as a pod of the cluster
     #[arg(long, env = "MESH_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -47,6 +58,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The mirror controllers.
     pub imports: Vec<ControlAddress>,
+    /// The injector, if there is one.
+    pub injector: Option<InjectorConfig>,
     /// The Kubernetes API.
     pub cluster: ClusterAccess,
     /// The audience of service-account tokens.
@@ -88,7 +101,12 @@ impl TryFrom<Flags> for Config {
             Some(file) => ClusterAccess::Kubeconfig { file, context: flags.context },
             None => ClusterAccess::InCluster,
         };
+        let injector = match (flags.webhook, flags.proxy_image, flags.init_image) {
+            (Some(listen), Some(proxy_image), Some(init_image)) => Some(InjectorConfig { listen, proxy_image, init_image }),
+            _ => None,
+        };
         Ok(Self {
+            injector,
             listen: flags.listen,
             admin: flags.admin,
             imports: flags.imports,

@@ -9,6 +9,7 @@ mod apply;
 pub mod build;
 pub mod config;
 pub mod handles;
+mod inject;
 pub mod issue;
 mod metrics;
 pub mod observe;

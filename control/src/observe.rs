@@ -17,7 +17,7 @@ use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt as _};
 use mesh_api::client::causes::Causes;
 use mesh_api::crd;
-use mesh_api::well_known::{BUNDLE, FACTS, ISSUER, SYSTEM_NAMESPACE};
+use mesh_api::well_known::{BUNDLE, FACTS, HANDLES, ISSUER, SYSTEM_NAMESPACE};
 use mesh_names::ClusterId;
 use mesh_runtime::clock;
 use mesh_runtime::tasks::Tasks;
@@ -288,9 +288,6 @@ pub(crate) fn brief(error: &kube::Error) -> String {
 pub(crate) fn pause(failures: u32) -> Duration {
     clock::jittered((PAUSE_FIRST * 2_u32.saturating_pow(failures.min(8))).min(PAUSE_LONGEST), 0.5)
 }
-
-/// The Secret whose `key` names endpoints outside the cluster.
-pub const HANDLES: &str = "isthmus-handles";
 
 /// Of failures in a row, one in so many is told.
 pub(crate) const TOLD_EVERY: u32 = 16;

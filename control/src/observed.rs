@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_api::client::hold::Hold;
+use mesh_api::inject::Inbound;
 use mesh_api::translate::{ExportedPort, ExportedProperties};
 use mesh_names::{
     AppPort, ClusterId, ClusterName, EndpointName, Handle, Label, Protocol, ServiceId, SpiffeId, TrustDomain, TunnelPort, Zone,
@@ -161,6 +162,8 @@ pub struct Facts {
     pub ranges: Vec<IpNet>,
     /// Whether endpoints without a proxy are served unless an export or a namespace says otherwise.
     pub allow_unmeshed: bool,
+    /// Whether plaintext is let in unless a namespace says otherwise.
+    pub inbound: Inbound,
 }
 
 /// The own bundle as it lies in its ConfigMap.
@@ -277,6 +280,8 @@ pub struct Pod {
 pub struct Namespace {
     /// What it says of endpoints without a proxy.
     pub allow_unmeshed: Option<bool>,
+    /// What it says of plaintext.
+    pub inbound: Option<Inbound>,
 }
 
 /// A ServiceExport.

@@ -28,6 +28,7 @@ use crate::accept::{self, Acceptor, Limits, OwnSvid};
 use crate::apply;
 use crate::build::build;
 use crate::config::{ClusterAccess, Config, Flags};
+use crate::inject::{Injector, InjectorConfig, Registration};
 use crate::issue::{Authority, Registrar};
 use crate::metrics::Metrics;
 use crate::observe::{Observer, SILENCE_MAX, bounded};
@@ -39,6 +40,7 @@ pub struct Control {
     config: Config,
     client: Client,
     listener: TcpListener,
+    webhook: Option<(InjectorConfig, TcpListener)>,
     admin: Admin,
     admin_drain: drain::Trigger,
     readiness: Readiness,
@@ -86,12 +88,20 @@ impl Control {
         mesh_transport::install_crypto();
         let client = client(&config.cluster).await?;
         let listener = mesh_transport::tcp::listen(config.listen).map_err(|source| BindError::Listen { address: config.listen, source })?;
+        let webhook = match &config.injector {
+            None => None,
+            Some(injector) => {
+                let address = injector.listen;
+                let listener = mesh_transport::tcp::listen(address).map_err(|source| BindError::Listen { address, source })?;
+                Some((injector.clone(), listener))
+            }
+        };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let readiness = Readiness::new();
         let (admin_drain, watched) = drain::channel(config.drain);
         let admin = Admin::bind(config.admin, registry, readiness.clone(), watched).await?;
-        Ok(Self { config, client, listener, admin, admin_drain, readiness, metrics })
+        Ok(Self { config, client, listener, webhook, admin, admin_drain, readiness, metrics })
     }
 
     /// Where gRPC is served.
@@ -148,6 +158,9 @@ impl Control {
         };
         tasks.spawn(building.run());
         tasks.spawn(self.admin.run());
+        if let Some(webhook) = self.webhook {
+            tasks.spawn(injector(webhook, &self.client, &observer, &self.readiness).run(drain.clone()));
+        }
         let (connections, incoming) = mpsc::channel(ACCEPTED_MAX);
         let (denied, limits) = (self.metrics.denied.clone(), Limits::default());
         tasks.spawn(accept::accept(self.listener, Acceptor { own, verifier, denied, to: connections, limits }, drain.clone()));
@@ -166,6 +179,11 @@ impl Control {
             } => {}
         }
     }
+}
+
+fn injector((config, listener): (InjectorConfig, TcpListener), client: &Client, observer: &Observer, readiness: &Readiness) -> Injector {
+    let registration = Registration::new(client.clone());
+    Injector { config, listener, registration, observer: observer.clone(), gate: readiness.gate("webhook") }
 }
 
 /// Runs control with these flags until a signal ends it.

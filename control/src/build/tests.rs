@@ -110,6 +110,7 @@ impl World {
             trust_domain: "west.mesh".parse().unwrap(),
             ranges: vec!["127.1.64.0/18".parse().unwrap()],
             allow_unmeshed: self.allow_unmeshed,
+            inbound: mesh_api::inject::Inbound::default(),
         };
         let by_service = |id: &ServiceId| object(id.namespace().as_str(), id.name().as_str());
         let seen = Observed {
@@ -274,7 +275,7 @@ fn a_peer_is_told_ports_ids_handles_and_what_the_standard_merges() {
 fn a_service_without_any_proxy_is_proxyless_where_that_is_allowed_and_has_no_endpoints_where_not() {
     let check = |export: Option<bool>, namespace: Option<bool>, install: bool, proxyless: bool| {
         let mut world = World { allow_unmeshed: install, ..World::default() };
-        world.namespaces.push(("shop", Namespace { allow_unmeshed: namespace }));
+        world.namespaces.push(("shop", Namespace { allow_unmeshed: namespace, inbound: None }));
         let world = world.service("db", &[("db-0", "db", false)]).export("db", &[], export).peer("east", &["*"], None);
         let built = world.built();
         let exported = &built.views[&"east.mesh".parse().unwrap()].exported[&shop("db")];

@@ -10,10 +10,11 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use mesh_api::crd;
 use mesh_api::crd::mcs::ImportType;
+use mesh_api::inject::Inbound;
 use mesh_api::translate::{Transport, is_headless, offered_ports, offered_properties};
 use mesh_api::well_known::{
-    ALLOW_UNMESHED, BUNDLE_KEY, HANDLE, HOSTNAME, IDENTITIES, INBOUND_PORT, INBOUND_PORT_DEFAULT, INJECTED, LINK, MIRROR, MIRROR_CLUSTER,
-    MIRROR_CLUSTER_SET, MIRROR_STAND_IN, MIRRORED_SERVICE, PROXYLESS,
+    ALLOW_UNMESHED, BUNDLE_KEY, HANDLE, HOSTNAME, IDENTITIES, INBOUND, INBOUND_PORT, INBOUND_PORT_DEFAULT, INJECTED, LINK, MIRROR,
+    MIRROR_CLUSTER, MIRROR_CLUSTER_SET, MIRROR_STAND_IN, MIRRORED_SERVICE, PROXYLESS,
 };
 use mesh_names::{Protocol, ServiceId, ServicePort, SpiffeId, TrustDomain, TunnelPort};
 use mesh_topology::{Gateway, ImportKind, LinkHealth, Port};
@@ -33,6 +34,7 @@ pub(super) fn facts(of: core::ConfigMap) -> Option<Facts> {
         trust_domain: parsed("facts.trustDomain", data.get("trustDomain")?)?,
         ranges: words(ranges).filter_map(|range| parsed("facts.ranges", range)).collect(),
         allow_unmeshed: data.get("allowUnmeshed").is_some_and(|text| text == "true"),
+        inbound: data.get("inbound").and_then(|text| parsed("facts.inbound", text)).unwrap_or_default(),
     })
 }
 
@@ -148,7 +150,12 @@ pub(super) fn pod(of: core::Pod) -> Option<Pod> {
 }
 
 pub(super) fn namespace(of: core::Namespace) -> Option<Namespace> {
-    Some(Namespace { allow_unmeshed: allow_unmeshed(&of.metadata) })
+    let inbound = of.metadata.annotations.as_ref().and_then(|held| held.get(INBOUND));
+    Some(Namespace {
+        allow_unmeshed: allow_unmeshed(&of.metadata),
+        // What can't be read refuses rather than lets in.
+        inbound: inbound.map(|text| parsed("namespace.inbound", text).unwrap_or(Inbound::Strict)),
+    })
 }
 
 pub(super) fn export(of: crd::ServiceExport) -> Option<ServiceExport> {

@@ -167,8 +167,13 @@ fn observed(issuer: &Issuer, bundles: &Bundles) -> Observed {
         seen
     }
     let (chain, key) = issuer.to_pem();
-    let facts =
-        Facts { cluster: "west".parse().unwrap(), trust_domain: "west.mesh".parse().unwrap(), ranges: Vec::new(), allow_unmeshed: false };
+    let facts = Facts {
+        cluster: "west".parse().unwrap(),
+        trust_domain: "west.mesh".parse().unwrap(),
+        ranges: Vec::new(),
+        allow_unmeshed: false,
+        inbound: mesh_api::inject::Inbound::default(),
+    };
     Observed {
         bundle: one(BundleText(bundles.get(&facts.trust_domain).unwrap().to_spiffe_json())),
         facts: one(facts),
