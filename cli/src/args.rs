@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{check, completions, dns, internal, multicluster, trust};
+use crate::{check, completions, dns, inject, install, internal, multicluster, trust};
 
 /// Links Kubernetes clusters: calls, identity and failover across them.
 #[derive(Debug, Parser)]
@@ -20,6 +20,14 @@ enum Command {
     /// Start linked clusters with a small shop on this machine
     #[cfg(feature = "demo")]
     Demo(mesh_demo::supervise::Flags),
+    /// Install the mesh in a cluster, or print what that takes
+    Install(Box<install::Flags>),
+    /// Bring an installed mesh to another version, or change how it is installed
+    Upgrade(Box<install::UpgradeFlags>),
+    /// Take the mesh out of a cluster
+    Uninstall(install::UninstallFlags),
+    /// Add the proxy to the pods of manifests
+    Inject(Box<inject::Flags>),
     /// Link clusters, and export services to them
     #[command(subcommand)]
     Multicluster(multicluster::Command),
@@ -73,6 +81,10 @@ impl Mesh {
         match self.command {
             #[cfg(feature = "demo")]
             Command::Demo(flags) => crate::demo::run(flags),
+            Command::Install(flags) => runtime()?.block_on(install::run(&flags)),
+            Command::Upgrade(flags) => runtime()?.block_on(install::upgrade(&flags)),
+            Command::Uninstall(flags) => runtime()?.block_on(install::uninstall(&flags)),
+            Command::Inject(flags) => runtime()?.block_on(inject::run(&flags)),
             Command::Multicluster(command) => runtime()?.block_on(multicluster::run(&command)),
             Command::Check(flags) => runtime()?.block_on(check::run(&flags)),
             Command::Explain(flags) => check::explain(&flags),
@@ -91,6 +103,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 const EXAMPLES: &str = "\
 Examples:
   mesh demo                                                    two linked clusters on this machine
+  mesh install --cluster west --apply --wait                   install the mesh in the current context's cluster
   mesh multicluster link --context west --to east --mutual     link two clusters, both ways
   mesh check --all-clusters                                    is anything broken, and what to do
   mesh dns query catalog.shop.svc.clusterset.local --server 127.11.0.53:4153

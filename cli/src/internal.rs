@@ -21,6 +21,8 @@ pub(crate) enum Program {
     Dns(mesh_dns::Flags),
     /// What runs beside each workload
     Proxy(mesh_proxy::Flags),
+    /// What sends a pod's connections through its proxy
+    Init(mesh_proxy::redirect::InitFlags),
     /// What brings linked clusters' exports home
     MirrorController(mesh_mirror_controller::Flags),
     /// The node of a demo cluster
@@ -53,6 +55,7 @@ impl Program {
             Self::Control(flags) => mesh_control::main(flags)?,
             Self::Gateway(flags) => mesh_gateway::main(flags)?,
             Self::Proxy(flags) => mesh_proxy::main(flags)?,
+            Self::Init(flags) => mesh_proxy::redirect::init(&flags)?,
             Self::MirrorController(flags) => mesh_mirror_controller::main(flags)?,
             Self::Dns(flags) => mesh_dns::main(&flags)?,
             #[cfg(feature = "demo")]

@@ -8,6 +8,8 @@ mod completions;
 #[cfg(feature = "demo")]
 mod demo;
 mod dns;
+mod inject;
+mod install;
 mod internal;
 mod multicluster;
 mod output;

@@ -20,6 +20,8 @@ use clap::Parser;
 enum Command {
     /// Runs every check in order, and stops at the first that fails.
     Ci(ci::Options),
+    /// Writes what `deploy/` holds of generated files: the Helm chart and the kustomize base.
+    Generate,
     /// Checks layout, dependencies, places, heads, sizes, documents and the lock file.
     Tidy,
     /// Fetches what tests use into a cache outside the clone.
@@ -34,6 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Ci(options) => ci::run(&options),
+        Command::Generate => generate(),
         Command::Tidy => tidy::run(),
         Command::Tools(options) => tools::run(&options),
         Command::Images(options) => images::run(&options),
@@ -45,4 +48,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// The test that compares them writes them when it is told to, so what is written and what is compared can't differ.
+fn generate() -> anyhow::Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--quiet", "-p", "mesh-manifests", "--test", "deploy", "deploy_is_what_the_code_renders"]);
+    shell::show(cargo.env("UPDATE_EXPECT", "1"))
 }

@@ -3,10 +3,11 @@
 //! Keys are written for their owner only (0600) and never over an existing file: a root that is lost or replaced by accident takes every
 //! link with it.
 
+mod bootstrap;
 mod files;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use serde_json::json;
 use crate::args::{Global, Output};
 use crate::output;
 
+pub(crate) use bootstrap::Trust;
 pub(crate) use show::ClusterTrust;
 
 /// Commands under `mesh trust`.
@@ -111,22 +113,29 @@ fn init(flags: &InitFlags) -> anyhow::Result<()> {
 }
 
 fn issue(flags: &IssueFlags) -> anyhow::Result<()> {
-    let held = files::Pair::of(&flags.dir, "root");
-    let (certificate, key) = held.read().context("there is no root here: run mesh trust init first, or name its directory with --dir")?;
-    let root = Root::from_pem(&certificate, &key).with_context(|| format!("{} is no root", held.certificate.display()))?;
     let trust_domain = flags.trust_domain.clone().unwrap_or_else(|| TrustDomain::default_for(&flags.cluster));
-    let issuer = root.issuer_for(&trust_domain, clock::wall() - SKEW, days(flags.days))?;
+    let said = write_issuer(&flags.dir, &flags.cluster, &trust_domain, flags.days)?;
+    let next = format!("next: mesh install --cluster {} --trust-dir {} --apply --wait", flags.cluster, flags.dir.display());
+    tell(flags.output, &said, &next)
+}
+
+/// Signs an issuer with the root that lies in `directory`, writes it beside the root, and says what was written.
+fn write_issuer(directory: &Path, cluster: &ClusterName, trust_domain: &TrustDomain, life: u32) -> anyhow::Result<serde_json::Value> {
+    let held = files::Pair::of(directory, "root");
+    let missing = || format!("there is no root in {}: run mesh trust init --dir {0} first, or name its directory", directory.display());
+    let (certificate, key) = held.read().with_context(missing)?;
+    let root = Root::from_pem(&certificate, &key).with_context(|| format!("{} is no root", held.certificate.display()))?;
+    let issuer = root.issuer_for(trust_domain, clock::wall() - SKEW, days(life))?;
     let bundle = Bundle::new(trust_domain.clone(), 1, vec![issuer.bundle_authority().clone()])?;
     let (chain, key) = issuer.to_pem();
-    let pair = files::Pair::of(&flags.dir, flags.cluster.as_str());
+    let pair = files::Pair::of(directory, cluster.as_str());
     pair.write(&chain, &key)?;
-    let file = flags.dir.join(format!("{}.bundle.json", flags.cluster));
+    let file = directory.join(format!("{cluster}.bundle.json"));
     std::fs::write(&file, bundle.to_spiffe_json()).with_context(|| format!("could not write {}", file.display()))?;
-    let said = json!({
-        "cluster": flags.cluster, "trustDomain": trust_domain, "certificate": pair.certificate, "key": pair.key, "bundle": file,
+    Ok(json!({
+        "cluster": cluster, "trustDomain": trust_domain, "certificate": pair.certificate, "key": pair.key, "bundle": file,
         "expires": show::date(issuer.expires_at()),
-    });
-    tell(flags.output, &said, "next: put it into the cluster's Secret isthmus-system/isthmus-issuer (tls.crt, tls.key)")
+    }))
 }
 
 fn tell(output: Output, said: &serde_json::Value, next: &str) -> anyhow::Result<()> {

@@ -21,6 +21,7 @@ const ROWS: &[(&str, u8)] = &[
     ("mirror-controller", 5),
     ("apiserver", 5),
     ("demo", 5),
+    ("manifests", 5),
     ("cli", 6),
     ("tests", 6),
     ("tests/kubernetes", 6),

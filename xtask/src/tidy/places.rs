@@ -6,13 +6,13 @@ use super::tokens::{Token, find};
 use super::tree::{Finding, Tree, is_test_file};
 
 /// Crates that may use them in every file.
-const CRATES: &[&str] = &["api/", "apiserver/", "demo/", "tests/", "fuzz/"];
+const CRATES: &[&str] = &["api/", "apiserver/", "demo/", "manifests/", "tests/", "fuzz/"];
 
 /// Names of files or folders that may use them, in every crate.
 const NAMES: &[&str] = &["observe", "apply", "publish", "serve", "issue", "link"];
 
 /// Files and folders of the command line whose whole work is talking to clusters.
-const CLI: &[&str] = &["cli/src/multicluster", "cli/src/check", "cli/src/clusters"];
+const CLI: &[&str] = &["cli/src/multicluster", "cli/src/check", "cli/src/clusters", "cli/src/install"];
 
 /// Single files beyond these rules, each with its reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
