@@ -4,6 +4,7 @@
 mod behaviour;
 mod definitions;
 mod eventually;
+mod install;
 mod leadership;
 mod lifecycle;
 mod linking;
