@@ -62,6 +62,9 @@ fn mirror() -> Vec<Value> {
         rule(MCS, &["serviceexports"], READ),
         rule(MCS, &["serviceexports/status", "serviceimports/status"], &["patch"]),
         rule(OURS, &["links"], &["list", "patch", "watch"]),
+        rule(OURS, &["peers"], READ),
+        // The cluster's id is published there.
+        rule("about.k8s.io", &["clusterproperties"], MIRRORED),
         rule(OURS, &["links/status"], &["patch"]),
     ]
 }

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Client, ResourceExt as _};
-use mesh_api::crd::{Link, Peer, ServiceImport};
+use mesh_api::crd::{ClusterProperty, Link, Peer, ServiceImport};
 use mesh_api::well_known::{INJECTED, MANAGED_BY, MANAGED_BY_ISTHMUS, MIRROR, MIRROR_ACCOUNT};
 use mesh_manifests::{Install, Object};
 use mesh_runtime::clock;
@@ -211,7 +211,8 @@ impl Removal {
         let mirrors = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGED_BY_ISTHMUS},{MIRROR}"));
         self.sweep::<Service>(&mirrors).await?;
         self.sweep::<EndpointSlice>(&mirrors).await?;
-        self.sweep::<ServiceImport>(&mirrors).await
+        self.sweep::<ServiceImport>(&mirrors).await?;
+        self.sweep::<ClusterProperty>(&ListParams::default().labels(&format!("{MANAGED_BY}={MANAGED_BY_ISTHMUS}"))).await
     }
 
     /// Deletes everything of a kind that is selected, wherever it lies. A kind that is not served has nothing.
