@@ -10,6 +10,7 @@
 )]
 
 mod calls;
+mod cluster_set;
 mod exports;
 mod failover;
 mod refusals;
