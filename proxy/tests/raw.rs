@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mesh_names::AppPort;
-use mesh_transport::plan::{Plan, Way};
+use mesh_transport::plan::{Answering, Plan, Way};
 use mesh_transport::pool::{Pool, Settings};
 use mesh_transport::session::{StreamError, StreamTarget};
 use support::client::connect;
@@ -77,7 +77,8 @@ async fn a_caller_from_another_trust_domain_gets_exports_and_no_port() {
 /// Opens a raw stream straight to an inbound proxy; the error is its reason.
 async fn ask(identity: &mesh_transport::Identity, inbound: std::net::SocketAddr, target: StreamTarget) -> Result<(), String> {
     let pool = Pool::new(identity.clone(), Settings::default());
-    let plan = Plan { way: Way::Local(inbound), expected: Arc::new(BTreeSet::from([id("east.mesh", "catalog")])), target };
+    let plan =
+        Plan { way: Way::Local(inbound), expected: Answering::OneOf(Arc::new(BTreeSet::from([id("east.mesh", "catalog")]))), target };
     let lease = pool.checkout(&plan).await.unwrap();
     match lease.raw().await {
         Ok(_) => Ok(()),

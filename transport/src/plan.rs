@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_names::SpiffeId;
-use mesh_topology::Gateway;
 use mesh_topology::route::{LocalRoute, RemoteRoute, Route};
+use mesh_topology::{Endpoint, Gateway, Remote};
 
 use crate::session::StreamTarget;
 use crate::tunnel::{self, Target, TunnelRequest};
@@ -18,9 +18,42 @@ pub struct Plan {
     /// The way to the peer. Sessions are kept by it.
     pub way: Way,
     /// Who may answer at its end.
-    pub expected: Arc<BTreeSet<SpiffeId>>,
+    pub expected: Answering,
     /// What each stream names.
     pub target: StreamTarget,
+}
+
+/// Who may answer. Made for each request, so it points to what the route holds and copies no ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answering {
+    /// This endpoint of the own cluster.
+    Endpoint(Arc<Endpoint>),
+    /// Whoever serves this export.
+    Export(Arc<Remote>),
+    /// These.
+    OneOf(Arc<BTreeSet<SpiffeId>>),
+}
+
+impl Answering {
+    /// Whether `id` is among them.
+    #[must_use]
+    pub fn contains(&self, id: &SpiffeId) -> bool {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.identity == *id,
+            Self::Export(remote) => remote.identities.contains(id),
+            Self::OneOf(ids) => ids.contains(id),
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn ids(&self) -> BTreeSet<SpiffeId> {
+        match self {
+            Self::Endpoint(endpoint) => BTreeSet::from([endpoint.identity.clone()]),
+            Self::Export(remote) => remote.identities.iter().cloned().collect(),
+            Self::OneOf(ids) => ids.as_ref().clone(),
+        }
+    }
 }
 
 /// The way to the serving proxy.
@@ -59,7 +92,7 @@ impl Plan {
     fn local(route: &LocalRoute) -> Result<Self, NoProxy> {
         Ok(Self {
             way: Way::Local(route.session_address().ok_or(NoProxy)?),
-            expected: Arc::new(route.expected().iter().cloned().collect()),
+            expected: Answering::Endpoint(Arc::clone(&route.endpoint)),
             target: StreamTarget::Port(route.port),
         })
     }
@@ -74,7 +107,11 @@ impl Plan {
         let target = StreamTarget::Export { cluster: export.cluster.clone(), service: export.service.clone(), port: export.port };
         Self {
             way: Way::Through { gateway: route.gateway().clone(), export, hops: 0 },
-            expected: Arc::new(route.expected().into_iter().collect()),
+            expected: if route.remote.proxyless {
+                Answering::OneOf(Arc::new(route.expected().into_iter().collect()))
+            } else {
+                Answering::Export(Arc::clone(&route.remote))
+            },
             target,
         }
     }

@@ -18,7 +18,7 @@ use mesh_runtime::drain::{self, Drain};
 use mesh_runtime::tasks::Tasks;
 use mesh_topology::Gateway;
 use mesh_topology::loads::Stage;
-use mesh_transport::plan::Way;
+use mesh_transport::plan::{Answering, Way};
 use mesh_transport::pool::Settings;
 use mesh_transport::session::{self, Incoming, Kind, Limits, Served, StreamTarget};
 use mesh_transport::tunnel::{self, Export, Target, Timeouts, TunnelReply, watch};
@@ -167,7 +167,7 @@ fn a_stream_that_is_dropped_is_seen_as_a_reset_and_not_as_an_end() {
             session::serve(stream, served, handler).await.unwrap();
         });
         let pool = pool(&world.identity("east.mesh/ns/shop/sa/front"));
-        let expected = Arc::new(BTreeSet::from([id("east.mesh/ns/shop/sa/web")]));
+        let expected = Answering::OneOf(Arc::new(BTreeSet::from([id("east.mesh/ns/shop/sa/web")])));
         let plan = Plan { way: Way::Local(address), expected, target: "port/80".parse().unwrap() };
         let mut raw = pool.checkout(&plan).await.unwrap().raw().await.unwrap();
         raw.write_all(b"half of it").await.unwrap();
@@ -331,7 +331,7 @@ fn a_dead_peer_is_noticed_by_pings_while_a_stream_waits() {
         let quick = Duration::from_millis(50);
         let limits = Limits { ping_every: quick, ping_answer: quick, ..Limits::default() };
         let pool = Pool::new(client, Settings { limits, ..Settings::default() });
-        let expected = Arc::new(BTreeSet::from([id("east.mesh/ns/shop/sa/web")]));
+        let expected = Answering::OneOf(Arc::new(BTreeSet::from([id("east.mesh/ns/shop/sa/web")])));
         let plan = Plan { way: Way::Local(address), expected, target: "port/80".parse().unwrap() };
         let lease = pool.checkout(&plan).await.unwrap();
         assert!(lease.request(get("/")).await.is_err());
@@ -408,7 +408,7 @@ fn through(gateway: &Gateway, expected: &str) -> Plan {
         Export { cluster: "east-id".parse().unwrap(), service: "shop/web".parse().unwrap(), port: "80".parse().unwrap(), handle: None };
     Plan {
         way: Way::Through { gateway: gateway.clone(), export, hops: 0 },
-        expected: Arc::new(BTreeSet::from([id(expected)])),
+        expected: Answering::OneOf(Arc::new(BTreeSet::from([id(expected)]))),
         target: "export/east-id/shop/web/80".parse().unwrap(),
     }
 }

@@ -111,7 +111,7 @@ where
 {
     let error = |source| DialError::new(&plan.way, Stage::Session, source);
     let own = identity.svid();
-    let expected = Expected::OneOf(plan.expected.as_ref().clone());
+    let expected = Expected::OneOf(plan.expected.ids());
     let (stream, peer) = identity.connect(io, expected, SESSION_ALPN).await.map_err(|source| error(DialFailure::Tls(source)))?;
     let life = life_left(&own, &peer, SystemTime::now());
     let opened = Session::open(stream, peer, life, &settings.limits).await;

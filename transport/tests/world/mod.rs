@@ -15,7 +15,7 @@ use mesh_names::{SpiffeId, TrustDomain};
 use mesh_runtime::drain::Drain;
 use mesh_runtime::tasks::Tasks;
 use mesh_transport::identity::life_left;
-use mesh_transport::plan::Way;
+use mesh_transport::plan::{Answering, Way};
 use mesh_transport::pool::Settings;
 use mesh_transport::session::{self, Incoming, Kind, Limits, Served};
 use mesh_transport::{Acceptor, Identity, Plan, Pool, SESSION_ALPN, tcp};
@@ -120,7 +120,11 @@ impl Server {
     }
 
     pub(crate) fn plan(&self, expected: &str) -> Plan {
-        Plan { way: Way::Local(self.address), expected: Arc::new(BTreeSet::from([id(expected)])), target: "port/8080".parse().unwrap() }
+        Plan {
+            way: Way::Local(self.address),
+            expected: Answering::OneOf(Arc::new(BTreeSet::from([id(expected)]))),
+            target: "port/8080".parse().unwrap(),
+        }
     }
 }
 
