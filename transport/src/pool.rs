@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use mesh_names::Handle;
 use mesh_runtime::tasks::Tasks;
@@ -64,6 +64,8 @@ struct Inner {
 struct Kept {
     sessions: Vec<Opened>,
     dialing: Option<Dialing>,
+    /// The target of the last stream and its header: most streams of a way name the same.
+    named: Option<(StreamTarget, HeaderValue)>,
 }
 
 /// A session, and the endpoint's handle when the gateway chose it.
@@ -80,6 +82,7 @@ type Dialing = Shared<LocalBoxFuture<'static, Result<Opened, Arc<DialError>>>>;
 pub struct Lease {
     opened: Opened,
     target: StreamTarget,
+    header: HeaderValue,
     reused: bool,
 }
 
@@ -97,15 +100,15 @@ impl Pool {
     pub async fn checkout(&self, plan: &Plan) -> Result<Lease, Arc<DialError>> {
         let mut joined = false;
         loop {
-            if let Some(opened) = self.warm(plan) {
-                return Ok(Lease { opened, target: plan.target.clone(), reused: !joined });
+            if let Some((opened, header)) = self.warm(plan) {
+                return Ok(Lease { opened, target: plan.target.clone(), header, reused: !joined });
             }
             let (dialing, own) = self.dial(plan);
             let opened = dialing.await?;
             joined = true;
             // Another caller's dial may have expected others; then ours follows.
             if own || plan.expected.contains(opened.session.peer().id()) {
-                return Ok(Lease { opened, target: plan.target.clone(), reused: false });
+                return Ok(Lease { opened, target: plan.target.clone(), header: plan.target.to_header(), reused: false });
             }
         }
     }
@@ -152,10 +155,10 @@ impl Pool {
     }
 
     /// The warm session with the fewest streams that may be used for `plan`, when it has room or no more may be opened.
-    fn warm(&self, plan: &Plan) -> Option<Opened> {
+    fn warm(&self, plan: &Plan) -> Option<(Opened, HeaderValue)> {
         let mut ways = self.inner.ways.borrow_mut();
         let kept = ways.get_mut(&plan.way)?;
-        kept.sessions.retain(|opened| opened.session.is_open());
+        kept.sessions.retain_mut(|opened| opened.session.stays_open());
         let full = kept.sessions.len() >= self.inner.settings.sessions_max;
         let bundles = self.inner.identity.bundles();
         let usable = |opened: &&Opened| {
@@ -163,7 +166,11 @@ impl Pool {
             plan.expected.contains(peer) && bundles.get(peer.trust_domain()).is_some()
         };
         let least = kept.sessions.iter().filter(usable).min_by_key(|opened| opened.session.in_flight())?;
-        (full || least.session.has_room()).then(|| least.clone())
+        if !full && !least.session.has_room() {
+            return None;
+        }
+        let opened = least.clone();
+        Some((opened, kept.header(&plan.target)))
     }
 
     /// Joins the dial that is under way, or starts one; tells whether it is this caller's own.
@@ -195,6 +202,19 @@ impl Pool {
         let opened = Opened { session, handle };
         kept.sessions.push(opened.clone());
         Ok(opened)
+    }
+}
+
+impl Kept {
+    fn header(&mut self, target: &StreamTarget) -> HeaderValue {
+        match &self.named {
+            Some((named, header)) if named == target => header.clone(),
+            _ => {
+                let header = target.to_header();
+                self.named = Some((target.clone(), header.clone()));
+                header
+            }
+        }
     }
 }
 
@@ -235,7 +255,7 @@ impl Lease {
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.opened.session.request(&self.target, request).await
+        self.opened.session.request_to(self.header.clone(), request).await
     }
 
     /// Opens a raw connection to the plan's target ([`Session::raw`]).

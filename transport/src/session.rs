@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use mesh_trust::VerifiedPeer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -162,9 +162,17 @@ impl Session {
     /// Whether it takes new streams: not broken, not told to go away, and not near the end of its life.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        let young = self.shared.opened.elapsed() < self.shared.life.mul_f64(REPLACE_AT);
-        let ready = || self.send.clone().ready().now_or_never();
-        young && !self.shared.end.is_cancelled() && !matches!(ready(), Some(Err(_)))
+        self.is_young() && !self.shared.end.is_cancelled() && !matches!(self.send.clone().ready().now_or_never(), Some(Err(_)))
+    }
+
+    /// The same for its owner, whom it costs no clone.
+    pub(crate) fn stays_open(&mut self) -> bool {
+        let ready = std::future::poll_fn(|cx| self.send.poll_ready(cx)).now_or_never();
+        self.is_young() && !self.shared.end.is_cancelled() && !matches!(ready, Some(Err(_)))
+    }
+
+    fn is_young(&self) -> bool {
+        self.shared.opened.elapsed() < self.shared.life.mul_f64(REPLACE_AT)
     }
 
     /// Ends it at once with all its streams: its peer is not trusted any more.
@@ -187,11 +195,20 @@ impl Session {
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        self.request_to(target.to_header(), request).await
+    }
+
+    /// The same for a target whose header is there already.
+    pub(crate) async fn request_to<B>(&self, target: HeaderValue, request: Request<B>) -> Result<Response<RecvBody>, StreamError>
+    where
+        B: Body<Data = Bytes> + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let held = self.shared.flights.start();
         let (mut parts, body) = request.into_parts();
         head::enter(&mut parts, target);
         let last = body.is_end_stream();
-        let mut send = self.send.clone().ready().await.map_err(StreamError::NotSent)?;
+        let mut send = self.send.clone();
         let (response, stream) = send.send_request(Request::from_parts(parts, ()), last).map_err(StreamError::NotSent)?;
         let upload = if last { None } else { upload(body::pump(body, stream)) };
         let (parts, recv) = response.await?.into_parts();

@@ -68,11 +68,20 @@ impl StreamTarget {
     /// The one target that `headers` name; none when there is none, several, or one that is not valid.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(TARGET).iter();
-        match (values.next(), values.next()) {
-            (Some(value), None) => value.to_str().ok()?.parse().ok(),
-            _ => None,
-        }
+        Self::read(target_value(headers)?)
+    }
+
+    pub(super) fn read(value: &HeaderValue) -> Option<Self> {
+        value.to_str().ok()?.parse().ok()
+    }
+}
+
+/// The one value that names the stream's target; none when there is none or several.
+pub(super) fn target_value(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut values = headers.get_all(TARGET).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value),
+        _ => None,
     }
 }
 
@@ -89,14 +98,21 @@ pub fn set_deadline(headers: &mut HeaderMap, left: Duration) {
 
 /// Removes every header that only the mesh may set.
 pub fn strip_own(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
-    for name in own {
-        headers.remove(name);
+    let is_own = |name: &&HeaderName| name.as_str().starts_with(PREFIX);
+    if headers.keys().any(|name| is_own(&name)) {
+        let own: Vec<HeaderName> = headers.keys().filter(is_own).cloned().collect();
+        for name in own {
+            headers.remove(name);
+        }
     }
 }
 
 /// Removes what belongs to one HTTP/1 connection (RFC 9110, 7.6.1), which HTTP/2 forbids.
 pub fn strip_hop(headers: &mut HeaderMap) {
+    // Looking at each name once costs less than looking eight names up, and mostly there is nothing to remove.
+    if !headers.keys().any(is_hop) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -116,8 +132,22 @@ pub fn strip_hop(headers: &mut HeaderMap) {
     }
 }
 
+fn is_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+    )
+}
+
 /// Makes a request's head fit for a session: authority from `Host`, the target set, nothing of HTTP/1 or of ours that the client sent.
-pub(super) fn enter(parts: &mut request::Parts, target: &StreamTarget) {
+pub(super) fn enter(parts: &mut request::Parts, target: HeaderValue) {
     let left = deadline(&parts.headers);
     strip_own(&mut parts.headers);
     strip_hop(&mut parts.headers);
@@ -136,7 +166,7 @@ pub(super) fn enter(parts: &mut request::Parts, target: &StreamTarget) {
     // A scheme, an authority and a path are all that a URI needs.
     parts.uri = Uri::from_parts(uri).unwrap_or_else(|_| Uri::from_static("http://isthmus.invalid/"));
     parts.version = Version::HTTP_2;
-    parts.headers.insert(TARGET, target.to_header());
+    parts.headers.insert(TARGET, target);
     if let Some(left) = left {
         set_deadline(&mut parts.headers, left);
     }
@@ -199,7 +229,7 @@ mod tests {
             .body(())
             .unwrap()
             .into_parts();
-        enter(&mut parts, &"port/80".parse().unwrap());
+        enter(&mut parts, "port/80".parse::<StreamTarget>().unwrap().to_header());
         assert_eq!(parts.uri, "http://web.shop/a?b=c");
         let mut names: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();

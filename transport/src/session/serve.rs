@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use mesh_runtime::drain::Drain;
 use mesh_runtime::tasks::Tasks;
@@ -104,6 +105,7 @@ where
     // Made once and not anew for each stream: this loop is on the path of every request.
     let (leave, stop) = (leave(served), stop(served));
     tokio::pin!(leave, stop);
+    let mut named = Named::default();
     let mut leave_told = false;
     loop {
         tokio::select! {
@@ -111,8 +113,9 @@ where
                 None => return Ok(()),
                 Some(Err(error)) => return Err(SessionError::Broken(error)),
                 Some(Ok((request, respond))) => {
-                    if let Some(incoming) = incoming(request, respond, served) {
-                        streams.spawn_local(handler(incoming));
+                    if let Some(incoming) = incoming(request, respond, served, &mut named) {
+                        // Boxed: starting and ending a task moves its future a dozen times.
+                        streams.spawn_local(handler(incoming).boxed_local());
                     }
                 }
             },
@@ -153,13 +156,13 @@ where
     Ok(())
 }
 
-fn incoming(request: Request<RecvStream>, respond: SendResponse<Bytes>, served: &Served) -> Option<Incoming> {
+fn incoming(request: Request<RecvStream>, respond: SendResponse<Bytes>, served: &Served, named: &mut Named) -> Option<Incoming> {
     if !served.limits.allow(request.headers()) {
         let responder = Responder { respond };
         responder.refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header-limit");
         return None;
     }
-    let target = StreamTarget::of(request.headers());
+    let target = named.target_of(request.headers());
     let (parts, recv) = request.into_parts();
     let kind = if parts.method == Method::CONNECT {
         Kind::Raw(RawOffer { respond, recv })
@@ -168,6 +171,27 @@ fn incoming(request: Request<RecvStream>, respond: SendResponse<Bytes>, served: 
         Kind::Request(Request::from_parts(parts, body), Responder { respond })
     };
     Some(Incoming { peer: Arc::clone(&served.peer), target, kind })
+}
+
+/// The last target that was named in a session, as text and read: most streams of a session name the same.
+#[derive(Default)]
+struct Named {
+    last: Option<(HeaderValue, StreamTarget)>,
+}
+
+impl Named {
+    /// What [`StreamTarget::of`] says.
+    fn target_of(&mut self, headers: &HeaderMap) -> Option<StreamTarget> {
+        let value = head::target_value(headers)?;
+        if let Some((text, target)) = &self.last
+            && text == value
+        {
+            return Some(target.clone());
+        }
+        let target = StreamTarget::read(value)?;
+        self.last = Some((value.clone(), target.clone()));
+        Some(target)
+    }
 }
 
 impl Responder {
