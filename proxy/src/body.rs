@@ -20,7 +20,8 @@ pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Body {
     kind: Kind,
-    exchange: Option<Exchange>,
+    /// Boxed: a body is moved many times on its way through the HTTP engines.
+    exchange: Option<Box<Exchange>>,
 }
 
 #[derive(Default)]
@@ -42,7 +43,7 @@ impl Body {
 
     /// Measured until it has ended or is dropped.
     pub(crate) fn measured(mut self, exchange: Exchange) -> Self {
-        self.exchange = Some(exchange);
+        self.exchange = Some(Box::new(exchange));
         self
     }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Request, StatusCode};
 use mesh_names::{AppPort, Protocol};
 use mesh_topology::{ExportName, RefusedDelivery};
@@ -122,7 +123,8 @@ async fn handle(core: Rc<Core>, caller: Caller, incoming: Incoming) {
     let serving = async {
         match kind {
             Kind::Request(request, responder) => answer(&core, &caller, port, request, responder, exchange).await,
-            Kind::Raw(offer) => raw::accept(&core, &caller, port, offer, exchange).await,
+            // Boxed, so that a request does not carry the room that a raw connection needs.
+            Kind::Raw(offer) => raw::accept(&core, &caller, port, offer, exchange).boxed_local().await,
         }
     };
     if own {

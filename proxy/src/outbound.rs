@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, request};
@@ -68,7 +69,8 @@ pub(crate) async fn handle(core: &Rc<Core>, scope: &Scope, request: Request<Inco
     exchange.describe(|| Line { to: host(), method: request.method().to_string(), ..Line::default() });
     core.budget.borrow_mut().earn();
     let carried = if *request.method() == Method::CONNECT {
-        crate::capture::connect(core, request).await.map(|response| (response, None))
+        // Boxed, here and below: what is rare must not make the future of every request large.
+        crate::capture::connect(core, request).boxed_local().await.map(|response| (response, None))
     } else {
         carry(core, scope, request).await
     };
@@ -93,11 +95,11 @@ async fn carry(core: &Rc<Core>, scope: &Scope, request: Request<Incoming>) -> Re
         Scope::Fixed(key) => key.clone(),
         Scope::Proxy(remembered) => match target(core, remembered, &request)? {
             Aim::Mesh(key) => key,
-            Aim::Outside(host, port) => return passthrough::request(core, request, &host, port).await,
+            Aim::Outside(host, port) => return passthrough::request(core, request, &host, port).boxed_local().await,
         },
     };
     if request.headers().contains_key(UPGRADE) && request.version() < http::Version::HTTP_2 {
-        return upgrade::carry(core, key, request).await;
+        return upgrade::carry(core, key, request).boxed_local().await;
     }
     send(core, key, request).await
 }
