@@ -149,7 +149,7 @@ fn init(settings: &Settings, skip_inbound: &PortRanges, skip_outbound: &PortRang
             "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"] }, "seccompProfile": { "type": "RuntimeDefault" },
         },
         // iptables wants to write its lock.
-        "volumeMounts": [{ "name": "isthmus-run", "mountPath": "/run" }],
+        "volumeMounts": [no_api_token(), { "name": "isthmus-run", "mountPath": "/run" }],
     })
 }
 
@@ -198,13 +198,20 @@ fn proxy(settings: &Settings, spec: &Value) -> Value {
             "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" },
         },
         "volumeMounts": [
+            no_api_token(),
             { "name": "isthmus-identity", "mountPath": IDENTITY, "readOnly": true },
             { "name": "isthmus-state", "mountPath": STATE },
         ],
     })
 }
 
-fn volumes() -> [Value; 3] {
+/// An empty folder where the pod's token for the Kubernetes API would be: the API server adds that one to every container that has
+/// nothing there, and ours have no use for it.
+fn no_api_token() -> Value {
+    json!({ "name": "isthmus-nothing", "mountPath": API_TOKEN, "readOnly": true })
+}
+
+fn volumes() -> [Value; 4] {
     let token = json!({ "audience": TOKEN_AUDIENCE, "expirationSeconds": 3600, "path": "token" });
     let bundle = json!([{ "path": "bundle.json", "fieldRef": { "fieldPath": format!("metadata.annotations['{POD_BUNDLE}']") } }]);
     [
@@ -212,6 +219,7 @@ fn volumes() -> [Value; 3] {
         // The proxy's key lies here: memory, and no container but the proxy mounts it.
         json!({ "name": "isthmus-state", "emptyDir": { "medium": "Memory", "sizeLimit": "64Mi" } }),
         json!({ "name": "isthmus-run", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }),
+        json!({ "name": "isthmus-nothing", "emptyDir": { "medium": "Memory", "sizeLimit": "1Ki" } }),
     ]
 }
 
@@ -252,6 +260,7 @@ pub const TRANSPARENT_OUTBOUND: u16 = 4141;
 pub const TRANSPARENT_INBOUND: u16 = 4142;
 const ADMIN_PORT: u16 = 4191;
 const CONTROL_PORT: u16 = 4150;
+const API_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const IDENTITY: &str = "/var/run/isthmus/identity";
 const STATE: &str = "/var/run/isthmus/state";
 /// Kubernetes' own.

@@ -50,7 +50,7 @@ fn names(list: &Value) -> Vec<&str> {
 fn the_proxy_comes_before_everything_of_the_pods_own() {
     let meshed = injected(&web());
     assert_eq!(names(&meshed["spec"]["initContainers"]), ["isthmus-init", "isthmus-proxy", "migrate"]);
-    assert_eq!(names(&meshed["spec"]["volumes"]), ["data", "isthmus-identity", "isthmus-state", "isthmus-run"]);
+    assert_eq!(names(&meshed["spec"]["volumes"]), ["data", "isthmus-identity", "isthmus-state", "isthmus-run", "isthmus-nothing"]);
     assert_eq!(meshed["spec"]["containers"], web()["spec"]["containers"], "the pod's own containers and their probes are as they were");
     assert_eq!(meshed["spec"]["initContainers"][1]["restartPolicy"], "Always", "a sidecar that keeps no Job from ending");
     assert_eq!(meshed["metadata"]["annotations"]["isthmus.dev/injected"], "true");
