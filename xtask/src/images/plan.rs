@@ -71,12 +71,12 @@ pub(crate) const IMAGES: &[Image] = &[
     Image {
         name: "isthmus/init",
         purpose: Purpose::Product,
-        programs: &[],
+        programs: &[Program { package: "mesh-proxy", binary: "mesh-init" }],
         debian: &["usr/sbin/nft", "usr/sbin/xtables-nft-multi", "usr/sbin/xtables-legacy-multi"],
         folders: &["usr/lib/MACHINE/xtables"],
         links: IPTABLES,
         user: ROOT,
-        entrypoint: &["/usr/sbin/nft"],
+        entrypoint: &["/mesh-init"],
     },
     // What holds a pod's namespaces. kubelet ends it with SIGKILL.
     Image {
