@@ -55,7 +55,12 @@ pub(super) async fn observe(client: &Client) -> anyhow::Result<Seen> {
     })
 }
 
+/// Where peers dial the gateways: the load balancer's addresses, or a port of every node.
 fn addresses(service: &Service) -> Vec<String> {
+    if let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("NodePort")) {
+        let ports = spec.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(well_known::TUNNEL_PORT));
+        return ports.filter_map(|port| port.node_port).map(|port| format!("port {port} of every node")).collect();
+    }
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     balancer.iter().flat_map(|balancer| balancer.ingress.iter().flatten()).filter_map(|ingress| ingress.ip.clone()).collect()
 }
@@ -74,3 +79,22 @@ fn link(link: &Link) -> LinkSeen {
 }
 
 const CONTROL_SERVICE: &str = "mesh-control";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(spec: serde_json::Value, status: serde_json::Value) -> Service {
+        serde_json::from_value(serde_json::json!({ "metadata": {}, "spec": spec, "status": status })).unwrap()
+    }
+
+    #[test]
+    fn gateways_are_reached_at_a_port_of_every_node_or_at_their_load_balancer() {
+        let ports = serde_json::json!([{ "name": "tunnel", "port": 4143, "nodePort": 31_443 }]);
+        let given = serde_json::json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.7" }] } });
+        let of = |kind: &str, status| addresses(&service(serde_json::json!({ "type": kind, "ports": ports }), status));
+        assert_eq!(of("NodePort", serde_json::json!({})), ["port 31443 of every node"]);
+        assert_eq!(of("LoadBalancer", given), ["203.0.113.7"]);
+        assert!(of("LoadBalancer", serde_json::json!({})).is_empty());
+    }
+}

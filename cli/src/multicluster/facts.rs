@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service, ServicePort};
+use kube::api::{Api, ListParams};
 use kube::config::Kubeconfig;
 use kube::{Client, ResourceExt as _};
 use mesh_api::well_known::{BUNDLE, BUNDLE_KEY, FACTS, GATEWAY_SERVICE, SYSTEM_NAMESPACE, TUNNEL_PORT};
@@ -109,8 +109,14 @@ impl Reader<'_> {
         let services: Api<Service> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let service = services.get(GATEWAY_SERVICE).await.map_err(|source| self.failed("Service isthmus-system/mesh-gateway", source))?;
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        let port = ports.iter().find(|port| port.name.as_deref() == Some(TUNNEL_PORT)).and_then(|port| u16::try_from(port.port).ok());
-        let port = port.ok_or_else(|| self.lacks("Service isthmus-system/mesh-gateway", "a port named tunnel"))?;
+        let tunnel = ports.iter().find(|port| port.name.as_deref() == Some(TUNNEL_PORT));
+        let tunnel = tunnel.ok_or_else(|| self.lacks("Service isthmus-system/mesh-gateway", "a port named tunnel"))?;
+        if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("NodePort") {
+            let nodes: Api<Node> = Api::all(self.client.clone());
+            let nodes = nodes.list(&ListParams::default()).await.map_err(|source| self.failed("nodes", source))?.items;
+            return Ok((node_gateways(&nodes, tunnel), Vec::new()));
+        }
+        let port = u16::try_from(tunnel.port).map_err(|_| self.lacks("Service isthmus-system/mesh-gateway", "a port that is one"))?;
         let ingress = service.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress).unwrap_or_default();
         let addresses = ingress.iter().filter_map(|point| point.ip.as_deref()?.parse::<IpAddr>().ok());
         let hosts = ingress.iter().filter_map(|point| point.hostname.clone()).filter(|host| !host.is_empty());
@@ -147,5 +153,47 @@ impl Reader<'_> {
     ) -> Result<T, FactsError> {
         let text = text.ok_or_else(|| self.lacks(object, field))?;
         text.parse().map_err(|source| FactsError::Name { context: self.context.to_owned(), object, source })
+    }
+}
+
+/// Where a port of every node leads to the gateways: at each node's external address, or its internal one where it has no other. Pure.
+fn node_gateways(nodes: &[Node], tunnel: &ServicePort) -> Vec<SocketAddr> {
+    let Some(port) = tunnel.node_port.and_then(|port| u16::try_from(port).ok()) else { return Vec::new() };
+    let of = |node: &Node, kind: &str| {
+        let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+        addresses.iter().filter(|address| address.type_ == kind).find_map(|address| address.address.parse::<IpAddr>().ok())
+    };
+    let addresses = nodes.iter().filter_map(|node| of(node, "ExternalIP").or_else(|| of(node, "InternalIP")));
+    addresses.take(NODES_MAX).map(|address| SocketAddr::new(address, port)).collect()
+}
+
+/// Nodes that a Link names: every node leads to every gateway, so a few are as good as all.
+const NODES_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(addresses: &[(&str, &str)]) -> Node {
+        let addresses: Vec<_> = addresses.iter().map(|(kind, address)| serde_json::json!({ "type": kind, "address": address })).collect();
+        serde_json::from_value(serde_json::json!({ "metadata": {}, "status": { "addresses": addresses } })).unwrap()
+    }
+
+    #[test]
+    fn gateways_behind_a_port_of_the_nodes_are_dialled_at_their_external_addresses_first() {
+        let tunnel = ServicePort { port: 4143, node_port: Some(31_443), ..ServicePort::default() };
+        let nodes = [
+            node(&[("Hostname", "east-1"), ("InternalIP", "172.30.0.11")]),
+            node(&[("InternalIP", "172.30.0.12"), ("ExternalIP", "203.0.113.7")]),
+            node(&[("Hostname", "east-3")]),
+        ];
+        let expected: Vec<SocketAddr> = vec!["172.30.0.11:31443".parse().unwrap(), "203.0.113.7:31443".parse().unwrap()];
+        assert_eq!(node_gateways(&nodes, &tunnel), expected);
+    }
+
+    #[test]
+    fn a_node_port_that_nobody_has_given_yet_leads_nowhere() {
+        let tunnel = ServicePort { port: 4143, ..ServicePort::default() };
+        assert!(node_gateways(&[node(&[("InternalIP", "172.30.0.11")])], &tunnel).is_empty());
     }
 }
