@@ -29,10 +29,15 @@ pub(crate) fn down() -> Call {
     Call { name: "down", arguments: Vec::new() }
 }
 
-/// What `mesh` is called with to install in each cluster.
+/// What `mesh` is called with to install in each cluster: under the context's name, with gateways behind a port of the node, since there is
+/// no load balancer. What follows the dashes comes last.
 pub(crate) fn install(kubeconfig: &str, more: &[String]) -> Vec<Vec<String>> {
-    let one = |cluster: &&str| words(&["install", "--apply", "--wait", "--kubeconfig", kubeconfig, "--context", cluster], more);
-    CLUSTERS.iter().map(one).collect()
+    let one = |(cluster, number): (&&str, u8)| {
+        let (pods, services) = (format!("10.{}.0.0/24", 10 + number), format!("10.{}.0.0/16", 110 + number));
+        let where_to = ["install", "--apply", "--wait", "--kubeconfig", kubeconfig, "--context", cluster, "--cluster", cluster];
+        words(&[&where_to[..], &["--gateway-type", "NodePort", "--range", &pods, "--range", &services]].concat(), more)
+    };
+    CLUSTERS.iter().zip(1..).map(one).collect()
 }
 
 /// What `mesh` is called with to link them, both ways.
@@ -59,6 +64,18 @@ mod tests {
         assert!(
             calls[0].windows(2).any(|pair| pair == ["--context", "east"]) && calls[1].windows(2).any(|pair| pair == ["--context", "west"])
         );
+    }
+
+    #[test]
+    fn a_cluster_is_installed_under_its_name_with_its_own_ranges() {
+        let calls = install("/k", &[]);
+        for (call, name, pods, services) in
+            [(&calls[0], "east", "10.11.0.0/24", "10.111.0.0/16"), (&calls[1], "west", "10.12.0.0/24", "10.112.0.0/16")]
+        {
+            for pair in [["--cluster", name], ["--gateway-type", "NodePort"], ["--range", pods], ["--range", services]] {
+                assert!(call.windows(2).any(|words| words == pair), "{pair:?} is not in {call:?}");
+            }
+        }
     }
 
     #[test]
