@@ -157,8 +157,8 @@ fn proxy(settings: &Settings, spec: &Value) -> Value {
     let text = |name: &str, value: String| json!({ "name": name, "value": value });
     let grace = spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(GRACE_DEFAULT);
     let probes: Vec<String> = probes::of(spec).iter().map(ToString::to_string).collect();
-    let environment = json!([
-        { "name": "MESH_POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
+    let mut environment = vec![
+        json!({ "name": "MESH_POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }),
         // The address that other pods would reach the application at: it need not listen on the loopback.
         text("MESH_APP", "$(MESH_POD_IP)".to_owned()),
         text("MESH_CLUSTER", settings.cluster.to_string()),
@@ -173,11 +173,13 @@ fn proxy(settings: &Settings, spec: &Value) -> Value {
         text("MESH_TRANSPARENT_OUTBOUND", format!("[::]:{TRANSPARENT_OUTBOUND}")),
         text("MESH_TRANSPARENT_INBOUND", format!("[::]:{TRANSPARENT_INBOUND}")),
         text("MESH_PLAINTEXT", settings.inbound.as_str().to_owned()),
-        // Separated by blanks, which no path has.
-        text("MESH_PROBES", probes.join(" ")),
         // Some seconds before the kubelet kills it.
         text("MESH_DRAIN", grace.saturating_sub(GRACE_LEFT).clamp(1, GRACE_DEFAULT).to_string()),
-    ]);
+    ];
+    if !probes.is_empty() {
+        // Separated by blanks, which no path has. An empty text would be a probe that is none.
+        environment.push(text("MESH_PROBES", probes.join(" ")));
+    }
     let probe = |path: &str, period: u8, failures: u8| json!({ "httpGet": { "path": path, "port": ADMIN_PORT }, "periodSeconds": period, "timeoutSeconds": 3, "failureThreshold": failures });
     json!({
         "name": PROXY_CONTAINER,

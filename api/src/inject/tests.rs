@@ -168,3 +168,17 @@ fn the_pods_label_decides_else_the_namespaces_else_no() {
         assert_eq!(wanted(pod, namespace), expected, "{pod:?} {namespace:?}");
     }
 }
+
+#[test]
+fn a_pod_without_probes_says_none_to_its_proxy() {
+    let told = |pod: &Value| {
+        let pod = injected(pod);
+        let environment = pod["spec"]["initContainers"][1]["env"].as_array().unwrap().clone();
+        environment.into_iter().find(|variable| variable["name"] == "MESH_PROBES").map(|variable| variable["value"].clone())
+    };
+    let mut pod = web();
+    pod["spec"]["containers"][0]["readinessProbe"] = json!({ "httpGet": { "path": "/healthz", "port": 8080 } });
+    assert_eq!(told(&pod), Some(json!("8080/healthz")));
+    pod["spec"]["containers"][0].as_object_mut().unwrap().retain(|name, _| !name.ends_with("Probe"));
+    assert_eq!(told(&pod), None, "an empty list of probes is one that the proxy refuses");
+}
