@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 /// Fetches what is missing, and prints the environment if asked.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let environment = bring(if options.bench { Tool::ALL } else { Tool::TESTS })?;
+    let environment = if options.bench { bring(&Tool::all())? } else { bring(Tool::TESTS)? };
     if options.print_env {
         for (name, value) in environment {
             println!("export {name}='{}'", value.replace('\'', r"'\''"));
